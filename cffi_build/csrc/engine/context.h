@@ -1,0 +1,86 @@
+/* One running model: buffers, KV cache, threads and the state of the step in progress. */
+#ifndef IQ_ENGINE_CONTEXT_H
+#define IQ_ENGINE_CONTEXT_H
+
+#include <stdatomic.h>
+
+#include "engine/kv_cache.h"
+#include "engine/program.h"
+#include "engine/thread_pool.h"
+
+#define IQ_TEMP_FLOATS 65536 /* per thread: the `up` half of a gated matmul, or gathered query rows */
+#define IQ_TILE_QUERIES 64   /* query rows of one attention tile, if one token has not more heads per KV head */
+#define IQ_TILE_TOKENS 32    /* most tokens of one attention tile */
+
+/* Consecutive tokens of one sequence. */
+typedef struct {
+    uint32_t seq, first, n;
+} iq_tile;
+
+/* The tokens of the step in progress. */
+typedef struct {
+    uint32_t n_tokens, n_outputs, n_tiles;
+    int32_t *token;
+    uint32_t *seq, *pos; /* per token */
+    uint32_t *output;    /* token index of each wanted output */
+    uint32_t *n_new;     /* per sequence: tokens in this batch */
+    iq_tile *tiles;
+} iq_step_batch;
+
+/* The stage in progress: written between stages, read by all threads. */
+typedef struct {
+    const iq_stage *stage;
+    const iq_op *op;
+    uint32_t n_rows;          /* rows of the stage's buffers */
+    uint32_t units_per_chunk; /* rows (row-wise stages), weight rows (matmul), tile-and-head units (attention) */
+    uint32_t n_units;
+    uint32_t tokens_per_tile;                   /* matmul: tokens that one chunk multiplies */
+    uint32_t chunks_per_tile;                   /* matmul */
+    uint32_t first_chunk[IQ_OP_SLOTS + 1];      /* matmul: where the chunks of each weight start in a tile */
+    uint32_t heads_per_unit, units_per_kv_head; /* attention */
+} iq_stage_run;
+
+typedef struct {
+    uint8_t *scratch;       /* IQ_SCRATCH_BYTES for kernels */
+    float *temp;            /* IQ_TEMP_FLOATS */
+    const uint8_t **blocks; /* K, then V: pointers to the blocks of one sequence */
+    uint32_t *n_visible;    /* per query row of a tile */
+} iq_thread_memory;
+
+struct iq_context {
+    const iq_program *program;
+    const iq_kernels *kernels;
+    iq_context_params params;
+    iq_memory memory;
+    uint64_t bytes;
+    iq_thread_pool *pool;
+    float **buffers;               /* per buffer */
+    float *own_output;             /* the output buffer's own memory: iq_step lets it point to the caller's */
+    iq_q8_block **companions;      /* [buffer * IQ_ORDERS + order], NULL where none is needed */
+    _Atomic uint32_t *n_cols_done; /* [tile][superblock]: see companion.h */
+    size_t n_counter;
+    iq_thread_memory *threads;
+    iq_kv_cache kv;
+    iq_step_batch batch;
+    iq_stage_run run;
+
+    _Atomic bool in_call, cancelled;
+    bool stepping, failed; /* between iq_step_begin and iq_step_end; a run of it was cancelled */
+    uint32_t next_op;
+    uint32_t next_stage, end_stage; /* of the iq_step_run in progress */
+
+    bool profiling;
+    double *seconds; /* per op */
+    uint64_t profile_start;
+};
+
+IQ_INLINE uint32_t iq_domain_rows(const iq_context *context, int32_t buffer) {
+    const bool outputs = context->program->buffers[buffer].domain == IQ_ROWS_OUTPUTS;
+    return outputs ? context->batch.n_outputs : context->batch.n_tokens;
+}
+
+IQ_INLINE float *iq_buffer_row(const iq_context *context, int32_t buffer, size_t row) {
+    return context->buffers[buffer] + row * context->program->buffers[buffer].n_cols;
+}
+
+#endif

@@ -1,0 +1,58 @@
+/* The paged KV cache: sequences are tables of blocks, blocks are counted references.
+ *
+ * Per layer, K and V each: [block][kv_head][position in block][head_dim], so that the rows that one attention tile
+ * reads of a block are contiguous. A block number means the same positions in every layer.
+ */
+#ifndef IQ_ENGINE_KV_CACHE_H
+#define IQ_ENGINE_KV_CACHE_H
+
+#include "engine/program.h"
+
+#define IQ_KV_BLOCK 64 /* positions */
+
+typedef struct {
+    uint8_t *k, *v;
+    size_t row_bytes;   /* one position of one KV head */
+    size_t head_bytes;  /* one KV head of one block */
+    size_t block_bytes; /* all KV heads of one block */
+} iq_kv_layer;
+
+typedef struct {
+    uint32_t n_seq, n_layer, n_block, n_free;
+    int32_t type;
+    uint32_t *free_list;  /* n_free block numbers */
+    uint32_t *references; /* per block */
+    uint32_t *tables;     /* per sequence: n_block block numbers */
+    uint32_t *length;     /* per sequence: positions cached */
+    uint32_t *reserved;   /* per sequence: length after the running step */
+    iq_kv_layer *layers;
+} iq_kv_cache;
+
+/* Takes (or counts) the memory of a cache for n_ctx positions; nothing of it is cleared but the small tables. */
+void iq_kv_allocate(iq_kv_cache *kv, iq_memory *memory, const iq_program *program, const iq_context_params *params);
+
+/* Makes room for n_new[s] more positions in every sequence s, or changes nothing (IQ_ERR_KV_FULL). Blocks that are
+ * shared with another sequence and will be written are copied first. */
+iq_status iq_kv_reserve(iq_kv_cache *kv, const uint32_t *n_new, iq_error *error);
+
+/* Ends a step: keeps what was reserved, or gives it back. */
+void iq_kv_commit(iq_kv_cache *kv);
+void iq_kv_rollback(iq_kv_cache *kv);
+
+void iq_kv_truncate(iq_kv_cache *kv, uint32_t seq, uint32_t length);
+iq_status iq_kv_copy(iq_kv_cache *kv, uint32_t src, uint32_t dst, uint32_t length, iq_error *error);
+
+IQ_INLINE uint32_t iq_kv_blocks(uint64_t n_positions) {
+    return (uint32_t)((n_positions + IQ_KV_BLOCK - 1) / IQ_KV_BLOCK);
+}
+
+IQ_INLINE uint32_t *iq_kv_table(const iq_kv_cache *kv, uint32_t seq) { return kv->tables + (size_t)seq * kv->n_block; }
+
+/* Offset in k or v of the row of `position` of sequence `seq`. */
+IQ_INLINE size_t iq_kv_offset(const iq_kv_cache *kv, const iq_kv_layer *layer, uint32_t seq, uint32_t position,
+                              size_t head) {
+    const size_t block = iq_kv_table(kv, seq)[position / IQ_KV_BLOCK];
+    return block * layer->block_bytes + head * layer->head_bytes + position % IQ_KV_BLOCK * layer->row_bytes;
+}
+
+#endif

@@ -1,0 +1,58 @@
+#define _DEFAULT_SOURCE 1 /* _SC_PHYS_PAGES */
+#include "engine/memory.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* In front of every item; its size keeps the item aligned. */
+typedef struct {
+    alignas(64) void *older;
+} item_header;
+
+uint64_t iq_add_u64(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
+
+uint64_t iq_mul_u64(uint64_t a, uint64_t b) { return b != 0 && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
+
+/* Adds one item to the total; returns its whole size, or 0 after an overflow. */
+static uint64_t count_item(iq_memory *memory, uint64_t count, uint64_t size) {
+    const uint64_t bytes = iq_mul_u64(count, size);
+    if (bytes > PTRDIFF_MAX / 2 || memory->bytes > PTRDIFF_MAX / 2) {
+        memory->bytes = UINT64_MAX;
+        return 0;
+    }
+    const uint64_t whole = sizeof(item_header) + iq_round_up(bytes, alignof(item_header));
+    memory->bytes += whole;
+    return whole;
+}
+
+void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
+    const uint64_t whole = count_item(memory, count, size);
+    if (memory->counting || memory->failed) return NULL;
+    item_header *item = whole != 0 ? aligned_alloc(alignof(item_header), whole) : NULL;
+    if (!item) {
+        memory->failed = true;
+        return NULL;
+    }
+    item->older = memory->newest;
+    memory->newest = item;
+    return item + 1;
+}
+
+void *iq_memory_take_zeroed(iq_memory *memory, uint64_t count, uint64_t size) {
+    void *item = iq_memory_take(memory, count, size);
+    if (item) memset(item, 0, count * size);
+    return item;
+}
+
+void iq_memory_free(iq_memory *memory) {
+    while (memory->newest) {
+        item_header *item = memory->newest;
+        memory->newest = item->older;
+        free(item);
+    }
+}
+
+uint64_t iq_physical_memory(void) {
+    const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    return pages <= 0 || page_bytes <= 0 ? UINT64_MAX : iq_mul_u64((uint64_t)pages, (uint64_t)page_bytes);
+}

@@ -1,0 +1,152 @@
+/* Matmul stages: a chunk is a range of one weight's rows times a tile of tokens. */
+#include "engine/companion.h"
+#include "engine/stage.h"
+
+#define ROW_UNIT 32           /* chunks start at multiples of it, whatever the number of threads */
+#define DECODE_TOKENS 4       /* up to here a chunk's cost is reading its weights */
+#define MIN_CHUNK_BYTES 8192  /* decode: below, claiming a chunk would show */
+#define MAX_CHUNK_BYTES 98304 /* decode: above, threads would finish too far apart */
+#define TILE_BYTES 1048576    /* prefill: activations of one tile, to stay in the second-level cache */
+#define TILE_UNIT 64
+#define MAX_ROWS 128        /* prefill */
+#define CHUNKS_PER_THREAD 4 /* enough for threads of unequal speed */
+
+typedef struct {
+    uint32_t slot, first_row, n_rows, tile, first_token, n_tokens;
+} matmul_part;
+
+static size_t x_stride(const iq_program_weight *w) {
+    return w->kernels->x_kind == IQ_X_Q8 ? iq_q8_blocks(w->n_cols) * sizeof(iq_q8_block) : w->n_cols * sizeof(float);
+}
+
+/* A gated matmul walks the rows of its two weights together. */
+static int n_ranges(const iq_stage_run *run) { return run->stage->kind == IQ_STAGE_GATED_MATMUL ? 1 : run->op->n; }
+
+static uint64_t total_rows(const iq_context *c, const iq_stage_run *run) {
+    uint64_t rows = 0;
+    for (int i = 0; i < n_ranges(run); i++) rows += c->program->weights[run->op->weight[i]].n_rows;
+    return rows;
+}
+
+static uint64_t total_bytes(const iq_context *c, const iq_stage_run *run) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < run->op->n; i++) {
+        const iq_program_weight *w = &c->program->weights[run->op->weight[i]];
+        bytes += (uint64_t)w->n_rows * w->row_bytes;
+    }
+    return bytes;
+}
+
+static uint64_t decode_rows(const iq_context *c, const iq_stage_run *run) {
+    const uint64_t bytes = total_bytes(c, run), rows = total_rows(c, run), row_bytes = bytes / rows + 1;
+    uint64_t chunk = bytes / (c->params.n_threads * CHUNKS_PER_THREAD);
+    if (chunk > MAX_CHUNK_BYTES) chunk = MAX_CHUNK_BYTES;
+    if (chunk < MIN_CHUNK_BYTES) chunk = MIN_CHUNK_BYTES;
+    return chunk / row_bytes;
+}
+
+static uint64_t prefill_rows(const iq_context *c, const iq_stage_run *run) {
+    const uint64_t n_tile = iq_div_up(run->n_rows, run->tokens_per_tile);
+    const uint64_t rows = total_rows(c, run) * n_tile / (c->params.n_threads * CHUNKS_PER_THREAD);
+    return rows < MAX_ROWS ? rows : MAX_ROWS;
+}
+
+static uint32_t tile_tokens(const iq_context *c, const iq_stage_run *run) {
+    const size_t stride = x_stride(&c->program->weights[run->op->weight[0]]);
+    const size_t fits = TILE_BYTES / stride / TILE_UNIT * TILE_UNIT;
+    const size_t gated = run->stage->kind == IQ_STAGE_GATED_MATMUL ? IQ_TEMP_FLOATS / MAX_ROWS : SIZE_MAX;
+    return (uint32_t)iq_min_size(iq_min_size(fits < TILE_UNIT ? TILE_UNIT : fits, gated), run->n_rows);
+}
+
+static uint32_t cut_rows(iq_context *c, uint32_t rows_per_chunk) {
+    iq_stage_run *run = &c->run;
+    const uint32_t n_tile = iq_div_up(run->n_rows, run->tokens_per_tile);
+    run->units_per_chunk = rows_per_chunk;
+    run->first_chunk[0] = 0;
+    uint64_t n = 0;
+    for (int i = 0; i < n_ranges(run); i++) {
+        n += (c->program->weights[run->op->weight[i]].n_rows + rows_per_chunk - 1) / rows_per_chunk;
+        run->first_chunk[i + 1] = (uint32_t)iq_min_size(n, UINT32_MAX);
+    }
+    run->chunks_per_tile = run->first_chunk[n_ranges(run)];
+    return (uint32_t)iq_min_size(n * n_tile, UINT32_MAX);
+}
+
+uint32_t iq_matmul_prepare(iq_context *context) {
+    iq_stage_run *run = &context->run;
+    run->tokens_per_tile = tile_tokens(context, run);
+    const bool decode = run->n_rows <= DECODE_TOKENS;
+    const uint64_t wanted = decode ? decode_rows(context, run) : prefill_rows(context, run);
+    uint32_t rows = (uint32_t)iq_round_up(wanted == 0 ? 1 : wanted, ROW_UNIT);
+    uint32_t n_chunks;
+    while ((n_chunks = cut_rows(context, rows)) > IQ_POOL_MAX_CHUNKS) rows *= 2;
+    return n_chunks;
+}
+
+static matmul_part part_of(const iq_context *c, const iq_stage_run *run, uint32_t chunk) {
+    matmul_part part = {.tile = chunk / run->chunks_per_tile};
+    const uint32_t at = chunk % run->chunks_per_tile;
+    while (at >= run->first_chunk[part.slot + 1]) part.slot++;
+    const size_t n_rows = c->program->weights[run->op->weight[part.slot]].n_rows;
+    part.first_row = (at - run->first_chunk[part.slot]) * run->units_per_chunk;
+    part.n_rows = (uint32_t)iq_min_size(run->units_per_chunk, n_rows - part.first_row);
+    part.first_token = part.tile * run->tokens_per_tile;
+    part.n_tokens = (uint32_t)iq_min_size(run->tokens_per_tile, run->n_rows - part.first_token);
+    return part;
+}
+
+static const void *x_of(const iq_context *c, const iq_program_weight *w, int32_t buffer, uint32_t token) {
+    if (w->kernels->x_kind == IQ_X_F32) return iq_buffer_row(c, buffer, token);
+    const size_t at = (size_t)buffer * IQ_ORDERS + w->kernels->order;
+    return c->companions[at] + token * iq_q8_blocks(w->n_cols);
+}
+
+/* y[token][row] of the part, from weight `slot` of the op, with its bias. */
+static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, float *y, size_t y_stride, bool add,
+                     uint32_t thread) {
+    const iq_op *op = c->run.op;
+    const iq_program_weight *w = &c->program->weights[op->weight[slot]];
+    w->kernels->matmul(&(iq_matmul_task){
+        .rows = w->data + part->first_row * w->row_bytes,
+        .row_bytes = w->row_bytes,
+        .n_rows = part->n_rows,
+        .n_cols = w->n_cols,
+        .x = x_of(c, w, op->src[0], part->first_token),
+        .x_stride = x_stride(w),
+        .n_tokens = part->n_tokens,
+        .y = y,
+        .y_stride = y_stride,
+        .scratch = c->threads[thread].scratch,
+        .add = add,
+    });
+    if (op->bias[slot] < 0) return;
+    const float *bias = c->program->weights[op->bias[slot]].vector + part->first_row;
+    for (uint32_t i = 0; i < part->n_tokens; i++) c->kernels->add(bias, part->n_rows, y + i * y_stride);
+}
+
+static void gated_chunk(iq_context *c, const matmul_part *part, uint32_t thread) {
+    const iq_stage *stage = c->run.stage;
+    const size_t n_cols = c->program->buffers[stage->buffer].n_cols;
+    float *gate = iq_buffer_row(c, stage->buffer, part->first_token) + part->first_row;
+    float *up = c->threads[thread].temp;
+    multiply(c, part, 0, gate, n_cols, false, thread);
+    multiply(c, part, 1, up, part->n_rows, false, thread);
+    for (size_t i = 0; i < part->n_tokens; i++) {
+        c->kernels->silu_mul(gate + i * n_cols, up + i * part->n_rows, part->n_rows, gate + i * n_cols);
+    }
+    iq_companion_columns(c, stage, part->tile, part->first_token, part->n_tokens, part->first_row,
+                         part->first_row + part->n_rows);
+}
+
+void iq_matmul_chunk(iq_context *context, uint32_t chunk, uint32_t thread) {
+    const iq_stage_run *run = &context->run;
+    const matmul_part part = part_of(context, run, chunk);
+    if (run->stage->kind == IQ_STAGE_GATED_MATMUL) {
+        gated_chunk(context, &part, thread);
+        return;
+    }
+    const int32_t dst = run->op->dst[part.slot];
+    const bool add = (run->op->flags & IQ_FLAG_ADD) != 0;
+    multiply(context, &part, part.slot, iq_buffer_row(context, dst, part.first_token) + part.first_row,
+             context->program->buffers[dst].n_cols, add, thread);
+}

@@ -1,0 +1,298 @@
+/* The vocabulary on AVX-512 (F, BW, DQ, VL, VNNI, VBMI): one register holds 64 codes, or one float per slot.
+ *
+ * Unsigned codes times signed activations is what vpdpbusd multiplies: signed codebooks are stored with +128
+ * (LANE_BIAS), and the unpackers take it back through the slot's offset.
+ * Included by kernel_avx512.c inside its target region, after <immintrin.h>. */
+#ifndef IQ_ISA_OPS_AVX512_H
+#define IQ_ISA_OPS_AVX512_H
+
+#define LANE_BIAS 128 /* what v_lut*_s8 and v_signed add to a signed code */
+#define TILE_BIAS 128 /* what the codes of a gemm tile carry */
+
+/* ---- 16 floats ------------------------------------------------------------------------------------------------ */
+
+typedef __m512 f32x16;
+
+IQ_INLINE f32x16 f32x16_load(const float *p) { return _mm512_loadu_ps(p); }
+IQ_INLINE void f32x16_store(float *p, f32x16 a) { _mm512_storeu_ps(p, a); }
+IQ_INLINE __mmask16 first_lanes(size_t n) { return (__mmask16)((1u << n) - 1u); }
+IQ_INLINE f32x16 f32x16_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+IQ_INLINE void f32x16_store_n(float *p, f32x16 a, size_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
+IQ_INLINE f32x16 f32x16_set1(float a) { return _mm512_set1_ps(a); }
+IQ_INLINE f32x16 f32x16_zero(void) { return _mm512_setzero_ps(); }
+IQ_INLINE f32x16 f32x16_add(f32x16 a, f32x16 b) { return _mm512_add_ps(a, b); }
+IQ_INLINE f32x16 f32x16_sub(f32x16 a, f32x16 b) { return _mm512_sub_ps(a, b); }
+IQ_INLINE f32x16 f32x16_mul(f32x16 a, f32x16 b) { return _mm512_mul_ps(a, b); }
+IQ_INLINE f32x16 f32x16_div(f32x16 a, f32x16 b) { return _mm512_div_ps(a, b); }
+IQ_INLINE f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c) { return _mm512_fmadd_ps(a, b, c); } /* a * b + c */
+/* A NaN in b is returned; a NaN in a gives b. */
+IQ_INLINE f32x16 f32x16_max(f32x16 a, f32x16 b) { return _mm512_max_ps(a, b); }
+IQ_INLINE f32x16 f32x16_min(f32x16 a, f32x16 b) { return _mm512_min_ps(a, b); }
+/* a > b ? x : y; with a NaN: y */
+IQ_INLINE f32x16 f32x16_select_gt(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
+}
+IQ_INLINE float f32x16_reduce_add(f32x16 a) { return _mm512_reduce_add_ps(a); }
+IQ_INLINE float f32x16_reduce_max(f32x16 a) { return _mm512_reduce_max_ps(a); }
+IQ_INLINE f32x16 f32x16_load_f16(const void *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+IQ_INLINE void f32x16_store_f16(void *p, f32x16 a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+IQ_INLINE f32x16 f32x16_splat_f16(const void *p) {
+    return _mm512_cvtph_ps(_mm256_set1_epi16((short)iq_load_u16(p)));
+}
+IQ_INLINE f32x16 f32x16_load_bf16(const void *p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+/* Nearest integer, ties to even; f32x16_scale2: a * 2^n for integral n, |n| <= 128. */
+IQ_INLINE f32x16 f32x16_round(f32x16 a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) { return _mm512_scalef_ps(a, n); }
+
+/* ---- 16 int32 --------------------------------------------------------------------------------------------------- */
+
+typedef __m512i i32x16;
+
+IQ_INLINE f32x16 i32x16_f32(i32x16 a) { return _mm512_cvtepi32_ps(a); }
+IQ_INLINE i32x16 i32x16_abs_bits(f32x16 a) {
+    return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff));
+}
+IQ_INLINE uint32_t i32x16_reduce_max2(i32x16 a, i32x16 b) {
+    return (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+}
+/* round(a), ties to even, as int8; |a| < 128 */
+IQ_INLINE void f32x16_store_i8(int8_t *p, f32x16 a) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+}
+
+/* ---- 64 codes ----------------------------------------------------------------------------------------------------- */
+
+typedef __m512i lanes64;
+
+IQ_INLINE lanes64 v_load(const void *p) { return _mm512_loadu_si512(p); }
+/* 32 bytes twice, the second copy shifted right by n; bits n positions from each byte's top are undefined. */
+IQ_INLINE lanes64 v_load32_twice(const void *p, int n) {
+    const __m512i x = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)p));
+    const __m512i by = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16((short)n), 1);
+    return _mm512_srlv_epi16(x, by);
+}
+/* 16 bytes at p, p + stride, p + 2 stride, p + 3 stride */
+IQ_INLINE lanes64 v_load16x4(const uint8_t *p, size_t stride) {
+    const __m256i a = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p)),
+                                              _mm_loadu_si128((const __m128i *)(p + stride)), 1);
+    const __m256i b = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(p + 2 * stride))),
+                                              _mm_loadu_si128((const __m128i *)(p + 3 * stride)), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+}
+/* 16 bytes four times, copy k shifted right by 2k; the upper bits of each byte are undefined. */
+IQ_INLINE lanes64 v_load16_fan(const void *p) {
+    const __m512i x = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+    const __m512i by = _mm512_set_epi64(0x0006000600060006, 0x0006000600060006, 0x0004000400040004, 0x0004000400040004,
+                                        0x0002000200020002, 0x0002000200020002, 0, 0);
+    return _mm512_srlv_epi16(x, by);
+}
+/* 8 bytes at p, p + stride, ... twice each, the second copy shifted right by n; its upper bits are undefined. */
+IQ_INLINE __m128i load8_twice(const uint8_t *p, int n) {
+    const __m128i x = _mm_loadl_epi64((const __m128i *)p);
+    return _mm_unpacklo_epi64(x, _mm_srli_epi16(x, n));
+}
+IQ_INLINE lanes64 v_load8x4_twice(const uint8_t *p, size_t stride, int n) {
+    const __m256i a = _mm256_inserti128_si256(_mm256_castsi128_si256(load8_twice(p, n)), load8_twice(p + stride, n), 1);
+    const __m256i b = _mm256_inserti128_si256(_mm256_castsi128_si256(load8_twice(p + 2 * stride, n)),
+                                              load8_twice(p + 3 * stride, n), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+}
+IQ_INLINE lanes64 v_load32x2(const uint8_t *a, const uint8_t *b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)a)),
+                              _mm256_loadu_si256((const __m256i *)b), 1);
+}
+IQ_INLINE lanes64 v_set1(int value) { return _mm512_set1_epi8((char)value); }
+IQ_INLINE lanes64 v_and(lanes64 a, int mask) { return _mm512_and_si512(a, v_set1(mask)); }
+IQ_INLINE lanes64 v_or(lanes64 a, lanes64 b) { return _mm512_or_si512(a, b); }
+IQ_INLINE lanes64 v_add(lanes64 a, lanes64 b) { return _mm512_add_epi8(a, b); }
+/* Shifts within bytes; the n bits shifted in are undefined: mask them, or look up with a table that ignores them. */
+IQ_INLINE lanes64 v_shr(lanes64 a, int n) { return n ? _mm512_srli_epi16(a, (unsigned)n) : a; }
+IQ_INLINE lanes64 v_shl(lanes64 a, int n) { return n ? _mm512_slli_epi16(a, (unsigned)n) : a; }
+IQ_INLINE lanes64 v_low4(lanes64 a) { return v_and(a, 15); }
+IQ_INLINE lanes64 v_high4(lanes64 a) { return v_and(v_shr(a, 4), 15); }
+/* As low4 and high4, but fit only as an index of a table: the other bits are undefined where that is cheaper. */
+IQ_INLINE lanes64 v_index_low4(lanes64 a) { return a; }
+IQ_INLINE lanes64 v_index_high4(lanes64 a) { return v_shr(a, 4); }
+/* An index of n bits: those of mask from a, the others from b. */
+IQ_INLINE lanes64 v_index(lanes64 a, int mask, lanes64 b, int n) {
+    (void)n;
+    return _mm512_ternarylogic_epi32(v_set1(mask), a, b, 0xca); /* mask ? a : b */
+}
+/* 16-bit words: bit 0 cleared, then t ^ t >> 1 (the code of IQ4_KSS). */
+IQ_INLINE lanes64 v_gray16(lanes64 a) {
+    const __m512i t = _mm512_and_si512(a, _mm512_set1_epi16((short)0xfffe));
+    return _mm512_xor_si512(t, _mm512_srli_epi16(t, 1));
+}
+/* Bit 0 of each of the 64 16-bit words of 128 bytes. */
+IQ_INLINE uint64_t low_bits_of_words(const uint8_t *p) {
+    const __m512i one = _mm512_set1_epi16(1);
+    return (uint64_t)_mm512_test_epi16_mask(v_load(p), one) |
+           (uint64_t)_mm512_test_epi16_mask(v_load(p + 64), one) << 32;
+}
+/* 64 bits, one per lane in order: `value` where set, else 0. */
+IQ_INLINE lanes64 v_from_bits(uint64_t bits, int value) {
+    return _mm512_maskz_mov_epi8((__mmask64)bits, v_set1(value));
+}
+
+/* Codebooks; u7: values 0..127, s8: signed values, plus LANE_BIAS. vpermb looks at 6 bits: tables repeat. */
+typedef __m512i lut16, lut32, lut64;
+
+IQ_INLINE lanes64 v_signed(lanes64 a) { return _mm512_xor_si512(a, v_set1(0x80)); }
+IQ_INLINE lut16 lut16_u7(const int8_t *t) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)t)); }
+IQ_INLINE lut16 lut16_s8(const int8_t *t) { return v_signed(lut16_u7(t)); }
+IQ_INLINE lut32 lut32_u7(const int8_t *t) { return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)t)); }
+IQ_INLINE lut32 lut32_s8(const int8_t *t) { return v_signed(lut32_u7(t)); }
+IQ_INLINE lut64 lut64_s8(const int8_t *t) { return v_signed(_mm512_loadu_si512(t)); }
+IQ_INLINE lanes64 v_lut16(lut16 t, lanes64 index) { return _mm512_permutexvar_epi8(index, t); }
+IQ_INLINE lanes64 v_lut32(lut32 t, lanes64 index) { return _mm512_permutexvar_epi8(index, t); }
+IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 index) { return _mm512_permutexvar_epi8(index, t); }
+
+/* ---- dot products --------------------------------------------------------------------------------------------------- */
+
+/* The products of 64 codes with 64 activations, summed within slots as far as is free. */
+typedef __m512i dot64;
+
+IQ_INLINE dot64 v_dot_u7(lanes64 codes, lanes64 q) { return _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, q); }
+IQ_INLINE dot64 v_dot_s8(lanes64 codes, lanes64 q) { return v_dot_u7(codes, q); }
+IQ_INLINE dot64 v_dot_i8(lanes64 codes, lanes64 q) { return v_dot_u7(codes, q); }
+
+/* Slot sums in lane order: a 4 x 4 transposition of dwords within each 128 bits, added up on the way. */
+IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+/* ---- one small integer per slot ---------------------------------------------------------------------------------------- */
+
+typedef __m512i slots; /* int32 lanes in lane order */
+
+/* The field of `bits` bits at bit `width` * n of word, n the lane's sub-block (or its 32-block) */
+IQ_INLINE slots slots_fields(uint64_t word, __m512i offsets, int mask) {
+    const __m512i bytes = _mm512_multishift_epi64_epi8(offsets, _mm512_set1_epi64((long long)word));
+    return _mm512_and_si512(bytes, _mm512_set1_epi32(mask));
+}
+IQ_INLINE __m512i lane_offsets(const int32_t *index, int log2_bits) {
+    return _mm512_slli_epi32(_mm512_load_si512(index), (unsigned)log2_bits);
+}
+IQ_INLINE slots slots_nibbles(uint64_t word, iq_slot_order order) {
+    return slots_fields(word, lane_offsets(lane_sub_block[order], 2), 15);
+}
+IQ_INLINE slots slots_crumbs(uint32_t word, iq_slot_order order) {
+    return slots_fields(word, lane_offsets(lane_sub_block[order], 1), 3);
+}
+IQ_INLINE slots slots_pair_bytes(uint64_t word, iq_slot_order order) {
+    return slots_fields(word, lane_offsets(lane_block[order], 3), 255);
+}
+IQ_INLINE slots slots_pair_nibbles(uint32_t word, iq_slot_order order) {
+    return slots_fields(word, lane_offsets(lane_block[order], 2), 15);
+}
+IQ_INLINE slots slots_pair_crumbs(uint32_t word, iq_slot_order order) {
+    return slots_fields(word, lane_offsets(lane_block[order], 1), 3);
+}
+IQ_INLINE slots slots_bytes(const void *p, iq_slot_order order) {
+    const __m512i natural = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm512_permutexvar_epi32(_mm512_load_si512(lane_sub_block[order]), natural);
+}
+IQ_INLINE slots slots_words(uint64_t low, uint64_t high, iq_slot_order order) { /* 16 bytes in natural order */
+    const __m512i natural = _mm512_cvtepi8_epi32(_mm_set_epi64x((long long)high, (long long)low));
+    return _mm512_permutexvar_epi32(_mm512_load_si512(lane_sub_block[order]), natural);
+}
+IQ_INLINE slots slots_and(slots a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
+IQ_INLINE slots slots_shr(slots a, int n) { return _mm512_srli_epi32(a, (unsigned)n); } /* of values 0..255 */
+IQ_INLINE slots slots_add(slots a, int b) { return _mm512_add_epi32(a, _mm512_set1_epi32(b)); }
+IQ_INLINE slots slots_join(slots low, slots high, int shift) { /* low + (high << shift), no overlap */
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, (unsigned)shift));
+}
+IQ_INLINE f32x16 slots_f32(slots a) { return _mm512_cvtepi32_ps(a); }
+/* b in the lanes whose sub-block's (32-block's) bit is set, else a; a bit per sub-block in natural order */
+IQ_INLINE f32x16 slots_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
+    const __m512i mask = _mm512_load_si512(lane_sub_block_bit[order]);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(_mm512_set1_epi32((int)bits), mask), a, b);
+}
+IQ_INLINE f32x16 slots_pair_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
+    const __m512i mask = _mm512_load_si512(lane_block_bit[order]);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(_mm512_set1_epi32((int)bits), mask), a, b);
+}
+IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(s, _mm512_set1_epi32(1)), a, b);
+}
+/* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
+IQ_INLINE __m256 gather8_f16(const uint8_t *p, size_t stride) {
+    const __m128i h = _mm_setr_epi16(
+        (short)iq_load_u16(p), (short)iq_load_u16(p + stride), (short)iq_load_u16(p + 2 * stride),
+        (short)iq_load_u16(p + 3 * stride), (short)iq_load_u16(p + 4 * stride), (short)iq_load_u16(p + 5 * stride),
+        (short)iq_load_u16(p + 6 * stride), (short)iq_load_u16(p + 7 * stride));
+    return _mm256_cvtph_ps(h);
+}
+IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
+    const __m512 x = _mm512_castps256_ps512(gather8_f16(p, stride));
+    return _mm512_permutexvar_ps(_mm512_load_si512(lane_block[order]), x);
+}
+
+/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------------- */
+
+#define TILE_UNIT 64    /* bytes of 16 rows x 4 columns */
+#define TILE_TOKENS 8    /* 8 int32, 8 float and 8 temporary registers of the 32 */
+#define TILE_X_BYTES 1  /* bytes per activation as tile_dot reads them */
+
+typedef __m512i tile_w;
+typedef const int8_t *tile_x;
+
+IQ_INLINE tile_w tile_load(const uint8_t *unit) { return _mm512_load_si512(unit); }
+IQ_INLINE tile_x tile_load_x(const int8_t *q) { return q; }
+IQ_INLINE i32x16 tile_init(const int32_t *bias) { return _mm512_set1_epi32(*bias); }
+/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3 */
+IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
+    int32_t q4;
+    memcpy(&q4, x + 4 * c, sizeof q4);
+    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(q4));
+}
+/* 16 activations as tile_dot reads them */
+IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) { memcpy(out, q, 16); }
+
+/* In place: dword c of row r goes to dword r of row c. */
+IQ_INLINE void transpose16(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 4) {
+        const __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+        const __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]), d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
+        t[i] = _mm512_unpacklo_epi64(a, c), t[i + 1] = _mm512_unpackhi_epi64(a, c);
+        t[i + 2] = _mm512_unpacklo_epi64(b, d), t[i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    for (int i = 0; i < 4; i++) { /* t[4g + i] holds column 4k + i of rows 4g .. 4g + 3 in its 128-bit lane k */
+        const __m512i a = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x88), b = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xdd);
+        const __m512i c = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x88);
+        const __m512i d = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xdd);
+        r[i] = _mm512_shuffle_i32x4(a, c, 0x88), r[8 + i] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        r[4 + i] = _mm512_shuffle_i32x4(b, d, 0x88), r[12 + i] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+}
+/* 64 codes of each of 16 rows, four slots, to four units per slot */
+IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
+    transpose16(rows);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(slots_out[i / 4] + i % 4 * TILE_UNIT, rows[i]);
+}
+/* 16 floats of each of 16 rows to vectors over the rows: float i to vector place[i] */
+IQ_INLINE void tile_store_f32(float *out, const int32_t *place, f32x16 rows[16]) {
+    __m512i r[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(rows[i]);
+    transpose16(r);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(out + 16 * place[i], r[i]);
+}
+/* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */
+IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
+    const __m512i x = _mm512_cvtps_epi32(lane_values); /* slot k of chunk i is lane 4k + i: byte 16k + 4i */
+    return _mm512_shuffle_epi8(x, _mm512_set1_epi8((char)(4 * i)));
+}
+
+#endif

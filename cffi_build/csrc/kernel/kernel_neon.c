@@ -1,0 +1,18 @@
+/* NEON as every ARMv8 core has it, a Raspberry Pi 4's Cortex-A72 among them. */
+#include "kernel/kernel_headers.h"
+
+#if defined(IQ_AARCH64)
+
+#include <arm_neon.h>
+
+#define IQ_NEON_DOTPROD 0
+#include "isa/ops_neon.h"
+
+#define KERNEL_ISA "neon"
+#define KERNELS iq_kernels_neon
+#define GEMV_TOKENS 4
+#define FLOAT_TOKENS 1
+
+#include "kernel/kernel_body.inc.h"
+
+#endif

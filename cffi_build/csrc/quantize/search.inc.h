@@ -1,0 +1,10 @@
+/* The body of search_<isa>.c: written once in the words of lanes_*.h, compiled per instruction set. */
+#include "quantize/nearest.inc.h"
+#include "quantize/sub_block.inc.h"
+#include "quantize/search_plan.inc.h"
+#include "quantize/candidates.inc.h"
+#include "quantize/scale_codes.inc.h"
+#include "quantize/good_scales.inc.h"
+#include "quantize/shared_scale.inc.h"
+#include "quantize/own_scale.inc.h"
+#include "quantize/own_range.inc.h"

@@ -1,0 +1,13 @@
+/* The search with AVX2. */
+#include "quantize/search_isa.h"
+
+#ifdef IQ_X86_64
+#include <immintrin.h>
+
+IQ_TARGET_BEGIN("avx2")
+#include "quantize/lanes_avx2.h"
+#include "quantize/search.inc.h"
+IQ_TARGET_END
+
+const iq_search iq_search_avx2 = {"avx2", solve_shared, solve_scales, solve_ranges};
+#endif

@@ -1,0 +1,13 @@
+/* The search with AVX-512. */
+#include "quantize/search_isa.h"
+
+#ifdef IQ_X86_64
+#include <immintrin.h>
+
+IQ_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
+#include "quantize/lanes_avx512.h"
+#include "quantize/search.inc.h"
+IQ_TARGET_END
+
+const iq_search iq_search_avx512 = {"avx512", solve_shared, solve_scales, solve_ranges};
+#endif

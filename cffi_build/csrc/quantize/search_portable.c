@@ -1,0 +1,7 @@
+/* The search with the compiler's baseline vectors: every x86-64, every aarch64. */
+#include "quantize/search_isa.h"
+
+#include "quantize/lanes_portable.h"
+#include "quantize/search.inc.h"
+
+const iq_search iq_search_portable = {"portable", solve_shared, solve_scales, solve_ranges};

@@ -1,0 +1,228 @@
+/* iqrun: the whole API of the native core.
+ *
+ * This header is read by people and compiled against iqrun.cdef.h, the part of it that cffi sees.
+ *
+ * Rules that hold everywhere:
+ *   - A function that can fail returns iq_status and, if `error` is not NULL, leaves one sentence in it.
+ *     On failure no output was changed unless the function says otherwise.
+ *   - Nothing aborts, prints, installs signal handlers or keeps mutable global state.
+ *   - All integers in files are little endian; so is every machine that this core supports.
+ *   - Pointers into a mapped file may have any alignment.
+ */
+#ifndef IQRUN_H
+#define IQRUN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status ------------------------------------------------------------------------------------------------- */
+
+typedef enum {
+    IQ_OK = 0,
+    IQ_ERR_ARGUMENT,    /* the caller's mistake: a size, an index, a null pointer */
+    IQ_ERR_MEMORY,      /* an allocation failed; the object is unchanged */
+    IQ_ERR_FORMAT,      /* the data (file, weights) is not what it must be */
+    IQ_ERR_UNSUPPORTED, /* well-formed, but this build or machine cannot do it */
+    IQ_ERR_KV_FULL,     /* no free KV block is left for this step */
+    IQ_ERR_CANCELLED,   /* iq_context_cancel was called during the step */
+    IQ_ERR_THREAD,      /* the operating system refused a thread */
+} iq_status;
+
+#define IQ_ERROR_TEXT_BYTES 256
+
+typedef struct {
+    char text[IQ_ERROR_TEXT_BYTES]; /* NUL-terminated UTF-8, one sentence */
+} iq_error;
+
+/* ---- container: the one loop of the file reader that is too slow in Python ------------------------------------ */
+
+/* Walks `count` GGUF strings (u64 length, then bytes) from `offset`; offsets[i] is where string i's length field
+ * stands, offsets[count] is the end. IQ_ERR_FORMAT names the first string that runs past `size`. */
+iq_status iq_scan_strings(const void *data, uint64_t size, uint64_t offset, uint64_t count, uint64_t *offsets,
+                          iq_error *error);
+
+/* ---- formats -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t id;              /* ggml type id, as stored in GGUF */
+    int32_t file_type;       /* general.file_type of a file made mostly of it; -1 if there is none */
+    const char *name;        /* lower case: "iq3_k" */
+    uint32_t block_weights;  /* weights per block: 1, 32 or 256 */
+    uint32_t block_bytes;
+    uint32_t row_meta_bytes; /* bytes in front of each row's blocks */
+    int32_t can_encode;      /* 1 if iq_quantize_rows accepts it */
+} iq_format_info;
+
+size_t iq_format_count(void);
+const iq_format_info *iq_format_at(size_t index);    /* NULL past the end */
+const iq_format_info *iq_format_find(int32_t id);    /* NULL if unknown */
+
+/* row_meta_bytes + n_cols / block_weights * block_bytes; 0 if the id is unknown, n_cols is 0, not a multiple of
+ * block_weights, or the product overflows. */
+uint64_t iq_row_bytes(int32_t id, uint64_t n_cols);
+
+/* Decodes n_rows rows of `src` to float32, row after row. */
+iq_status iq_dequantize_rows(int32_t id, const void *src, size_t n_rows, size_t n_cols, float *dst, iq_error *error);
+
+/* How hard the encoder searches. */
+typedef enum { IQ_EFFORT_FAST = 0, IQ_EFFORT_NORMAL = 1, IQ_EFFORT_BEST = 2 } iq_effort;
+
+/* Encodes n_rows rows, each on its own: the same bytes however rows are dealt to threads. `importance` is NULL or
+ * n_cols weights >= 0 for the squared error of each column. A NaN or Inf in `src`, or a NaN, Inf or negative
+ * importance, is IQ_ERR_FORMAT naming row and column. */
+iq_status iq_quantize_rows(int32_t id, const float *src, size_t n_rows, size_t n_cols, const float *importance,
+                           iq_effort effort, void *dst, iq_error *error);
+
+/* ---- kernels: one table per instruction set --------------------------------------------------------------------- */
+
+typedef struct iq_kernels iq_kernels;
+
+/* The table by name (portable, avx2, avx512, neon, neon_dotprod) or, with NULL or "", the best one that this CPU
+ * and operating system run. Unknown, not built in or not runnable here: IQ_ERR_UNSUPPORTED. */
+iq_status iq_kernels_find(const char *isa, const iq_kernels **kernels, iq_error *error);
+const char *iq_kernels_isa(const iq_kernels *kernels);
+
+/* The index-th instruction set built into this library, best first (NULL past the end); whether it runs here. */
+const char *iq_isa_at(size_t index);
+int iq_isa_runs_here(const char *isa);
+
+/* Compares every entry of the table with the portable one on fixed, extreme inputs (microseconds). */
+iq_status iq_kernels_self_test(const iq_kernels *kernels, iq_error *error);
+
+/* y[t][r] = sum_c W[r][c] x[t][c] by the table's kernels, one thread: for tests and benchmarks. x is float32
+ * (n_tokens, n_cols) and is quantized as the engine does it; y is float32 (n_tokens, n_rows). */
+iq_status iq_matmul(const iq_kernels *kernels, int32_t id, const void *rows, size_t n_rows, size_t n_cols,
+                    const float *x, size_t n_tokens, float *y, iq_error *error);
+
+/* Reads `bytes` bytes `repeats` times with n_threads threads; best seconds for one pass in *seconds. */
+iq_status iq_measure_read(const void *data, size_t bytes, int32_t n_threads, int32_t repeats, double *seconds,
+                          iq_error *error);
+
+/* ---- program: what an architecture writes ------------------------------------------------------------------------ */
+
+#define IQ_OP_SLOTS 4
+
+typedef enum {
+    IQ_OP_EMBED = 0,    /* dst0 = row token[t] of weight0, times f[0] */
+    IQ_OP_SELECT,       /* dst0 (output rows) = the rows of src0 (token rows) whose output is wanted */
+    IQ_OP_RMS_NORM,     /* dst0 = src0 / sqrt(mean(src0^2) + f[0]) * weight0, each group of head_dim columns alone */
+    IQ_OP_MATMUL,       /* dst_i = weight_i src0 (+ bias_i), or dst_i += with IQ_FLAG_ADD, for i < n */
+    IQ_OP_GATED_MATMUL, /* dst0 = silu(weight0 src0 + bias0) * (weight1 src0 + bias1) */
+    IQ_OP_ROPE_TABLE,   /* dst0 = cos then sin of pos * weight0[i], times f[0]; n_rot columns */
+    IQ_OP_ROPE,         /* dst0, in place: the first n_rot of each head's head_dim columns turned by table src0 */
+    IQ_OP_ATTENTION,    /* append src1 (k), src2 (v) to the KV cache of `layer`; dst0 = softmax(f[0] q k^T) v */
+    IQ_OP_ADD,          /* dst0 += src0 */
+    IQ_OP_KINDS
+} iq_op_kind;
+
+enum {
+    IQ_FLAG_ADD = 1,         /* MATMUL: add to dst instead of replacing it (the residual stream) */
+    IQ_FLAG_ROPE_HALVES = 2, /* ROPE: pair column i with i + n_rot/2 (NeoX) instead of 2i with 2i+1 */
+};
+
+typedef struct {
+    int32_t kind;                /* iq_op_kind */
+    int32_t flags;
+    int32_t n;                   /* number of weights in use */
+    int32_t layer;               /* KV layer of ATTENTION, else -1 */
+    int32_t dst[IQ_OP_SLOTS];    /* buffer indices; -1 = none */
+    int32_t src[IQ_OP_SLOTS];
+    int32_t weight[IQ_OP_SLOTS]; /* weight indices; -1 = none */
+    int32_t bias[IQ_OP_SLOTS];   /* weight indices of float32 vectors; -1 = none */
+    int32_t n_head, n_head_kv, head_dim, n_rot;
+    float f[IQ_OP_SLOTS];
+} iq_op;
+
+typedef struct {
+    const void *data; /* borrowed: must outlive the program */
+    int32_t type;     /* ggml type id */
+    uint64_t n_rows, n_cols;
+} iq_weight;
+
+typedef enum { IQ_ROWS_TOKENS = 0, IQ_ROWS_OUTPUTS = 1 } iq_row_domain;
+
+typedef struct {
+    uint32_t n_cols;
+    int32_t domain; /* iq_row_domain */
+} iq_buffer;
+
+typedef struct {
+    const iq_op *ops;
+    const iq_buffer *buffers;
+    const iq_weight *weights;
+    uint32_t n_op, n_buffer, n_weight, n_layer; /* n_layer: KV layers */
+    uint32_t n_vocab;                           /* token ids are below it */
+    int32_t output;                             /* index of the buffer that a step returns by default (logits) */
+} iq_program_spec;
+
+typedef struct iq_program iq_program;
+
+/* Checks every index and shape, copies ops, buffers and weight descriptors, and plans the stages. Immutable and
+ * shareable between threads and contexts afterwards. */
+iq_status iq_program_create(const iq_program_spec *spec, const iq_kernels *kernels, iq_program **program,
+                            iq_error *error);
+void iq_program_free(iq_program *program); /* NULL is allowed; no context may be left */
+
+/* ---- context: threads, buffers and KV cache of one running model ----------------------------------------------------- */
+
+typedef struct {
+    uint32_t n_ctx;     /* positions in the KV cache, shared by all sequences; rounded up to whole KV blocks */
+    uint32_t n_batch;   /* most tokens in one step */
+    uint32_t n_seq;     /* most sequences at once */
+    uint32_t n_threads; /* 1 = the caller's thread only */
+    int32_t kv_type;    /* ggml type id of cached K and V: f16, f32 */
+} iq_context_params;
+
+typedef struct iq_context iq_context;
+
+/* Bytes that iq_context_create would allocate (KV cache, buffers, scratch); UINT64_MAX on overflow. */
+uint64_t iq_context_bytes(const iq_program *program, const iq_context_params *params);
+iq_status iq_context_create(const iq_program *program, const iq_context_params *params, iq_context **context,
+                            iq_error *error);
+void iq_context_free(iq_context *context); /* NULL is allowed; no step may be running */
+
+typedef struct {
+    uint32_t n_tokens;
+    const int32_t *token; /* (n_tokens) ids below n_vocab */
+    const int32_t *seq;   /* (n_tokens) sequence of each token; each is appended at its sequence's end, in order */
+    const uint8_t *want;  /* (n_tokens) 1 where output is wanted; NULL = only the last token of the batch */
+} iq_batch;
+
+/* Evaluates the batch. `output` receives float32 (number of wanted tokens, n_cols of the output buffer).
+ * On any failure the sequences are as they were before. One step at a time per context. */
+iq_status iq_step(iq_context *context, const iq_batch *batch, float *output, iq_error *error);
+
+/* The same in parts, for calibration, profiling and layer-by-layer checks: begin, run ops [first, last) in order,
+ * read any buffer, end (commit != 0 keeps the appended tokens). iq_step is begin, run all, end. */
+iq_status iq_step_begin(iq_context *context, const iq_batch *batch, iq_error *error);
+iq_status iq_step_run(iq_context *context, uint32_t first_op, uint32_t last_op, iq_error *error);
+const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows); /* NULL: bad index */
+void iq_step_end(iq_context *context, int commit);
+
+/* Makes the running step, if any, stop within one stage. The only call allowed from another thread during a step. */
+void iq_context_cancel(iq_context *context);
+
+/* Seconds spent in each op since the last reset, main thread's wall clock; `seconds` has n_op entries. */
+void iq_context_profile(const iq_context *context, double *seconds);
+void iq_context_profile_reset(iq_context *context, int enabled);
+
+/* ---- sequences of a context --------------------------------------------------------------------------------------------- */
+
+uint32_t iq_seq_length(const iq_context *context, int32_t seq); /* tokens cached; 0 if seq is out of range */
+uint32_t iq_kv_free(const iq_context *context);                 /* positions in free KV blocks */
+
+/* Keeps only the first `length` tokens. */
+iq_status iq_seq_truncate(iq_context *context, int32_t seq, uint32_t length, iq_error *error);
+
+/* Makes dst hold the first `length` tokens of src; whole KV blocks are shared, a part block is copied. */
+iq_status iq_seq_copy(iq_context *context, int32_t src, int32_t dst, uint32_t length, iq_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

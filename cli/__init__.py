@@ -1,0 +1,1 @@
+"""The `iqrun` command: each command parses, calls the public `iqrun`, and prints."""

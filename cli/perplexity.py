@@ -1,0 +1,73 @@
+"""`iqrun perplexity`: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iqrun.cli import options, ui
+
+if TYPE_CHECKING:
+    from iqrun import Model
+
+HELP = "measure how well a model predicts a text"
+EXAMPLES = """\
+  iqrun perplexity -m model-iq3k.gguf -f heldout.txt
+  iqrun perplexity -m model-iq3k.gguf -f heldout.txt -c 256 --reference model-f16.gguf
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("-m", "--model", required=True, metavar="FILE", help="GGUF file (any file of a split model)")
+    parser.add_argument("-f", "--file", required=True, metavar="TEXT", help="text file in UTF-8")
+    parser.add_argument("-c", "--ctx", type=int, default=512, metavar="N", help="tokens per chunk (default 512)")
+    parser.add_argument("--chunks", type=int, metavar="N", help="only the first N chunks")
+    parser.add_argument("--reference", metavar="FILE", help="also the KL divergence from this model")
+    parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values")
+    parser.add_argument("--json", action="store_true", help="print an object")
+    options.add_thread_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints."""
+    text = Path(args.file).read_bytes().decode("utf-8", "replace")
+    with options.load_model(args) as model:
+        result = _perplexity(model, text, args) if args.reference is None else _divergence(model, text, args)
+    if args.json:
+        ui.print_json(result)
+    else:
+        print("\n".join(f"{name:<14} {_number(value)}" for name, value in result.items()))
+    return 0
+
+
+def _perplexity(model: Model, text: str, args: argparse.Namespace) -> dict[str, float]:
+    import iqrun
+
+    with ui.Progress("perplexity", unit="chunks") as progress:
+        result = iqrun.perplexity(model, text, n_ctx=args.ctx, max_chunks=args.chunks, progress=progress)
+    return {"ppl": result.ppl, "ppl_stderr": result.ppl_stderr, "n_tokens": result.n_tokens}
+
+
+def _divergence(model: Model, text: str, args: argparse.Namespace) -> dict[str, float]:
+    import iqrun
+
+    with (
+        iqrun.load(args.reference, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type) as reference,
+        ui.Progress("divergence", unit="chunks") as progress,
+    ):
+        result = iqrun.divergence(model, reference, text, n_ctx=args.ctx, max_chunks=args.chunks, progress=progress)
+    return {
+        "ppl": result.model.ppl,
+        "ppl_stderr": result.model.ppl_stderr,
+        "n_tokens": result.model.n_tokens,
+        "reference_ppl": result.reference.ppl,
+        "mean_kld": result.mean_kld,
+        "kld_stderr": result.kld_stderr,
+        "same_top": result.same_top,
+    }
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

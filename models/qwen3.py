@@ -1,0 +1,90 @@
+"""Qwen3 (Yang et al. 2025), dense models.
+
+As Qwen2 without biases; each head of q and k is normalised (RMSNorm with a weight of head_dim) before RoPE, and
+head_dim is independent of ``n_embd / n_head``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iqrun.gguf import GGUFFile
+from iqrun.hparams import HParams
+from iqrun.models.rope import Rope
+from iqrun.program import Program
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters, by their GGUF names; ``head_dim`` is ``attention.key_length``."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_ff: int
+    n_vocab: int | None
+    rms_eps: float
+    rope: Rope
+
+    @classmethod
+    def from_gguf(cls, hp: HParams) -> Config:
+        """Reads and checks the file's hyper-parameters.
+
+        Raises:
+            GGUFError: a key is missing or has the wrong type.
+            UnsupportedModelError: a value is out of range, or a key asks for what is not implemented.
+        """
+        n_embd, n_head = hp.uint("embedding_length"), hp.uint("attention.head_count")
+        n_head_kv = hp.uint("attention.head_count_kv", n_head, high=n_head)
+        hp.expect(n_head % n_head_kv == 0, f"{n_head} heads cannot share {n_head_kv} KV heads")
+        head_dim = hp.head_dim(n_embd, n_head)
+        config = cls(
+            n_layer=hp.uint("block_count"),
+            n_embd=n_embd,
+            n_head=n_head,
+            n_head_kv=n_head_kv,
+            head_dim=head_dim,
+            n_ff=hp.uint("feed_forward_length"),
+            n_vocab=hp.n_tokens(),
+            rms_eps=hp.positive("attention.layer_norm_rms_epsilon"),
+            rope=Rope.from_gguf(hp, head_dim),
+        )
+        hp.refuse_sliding_window()
+        hp.finish()
+        return config
+
+
+def program(file: GGUFFile) -> Program:
+    """Writes the program of a Qwen3 model.
+
+    Raises:
+        GGUFError: a key or tensor is missing, or does not fit the hyper-parameters.
+        UnsupportedModelError: the file asks for something that is not implemented.
+    """
+    c = Config.from_gguf(HParams(file))
+    p = Program(file, n_layer=c.n_layer)
+    n_q, n_kv = c.n_head * c.head_dim, c.n_head_kv * c.head_dim
+    x = p.embed("token_embd.weight", n_rows=c.n_vocab, n_cols=c.n_embd)  # (tokens, n_embd), the residual stream
+    rope = c.rope.table(p)  # (tokens, n_rot)
+    for i in range(c.n_layer):
+        b = f"blk.{i}"
+        h = p.rms_norm(x, f"{b}.attn_norm.weight", c.rms_eps)
+        q, k, v = p.matmul(h, [f"{b}.attn_{s}.weight" for s in "qkv"], n_rows=[n_q, n_kv, n_kv])
+        q = p.rms_norm(q, f"{b}.attn_q_norm.weight", c.rms_eps, head_dim=c.head_dim)
+        k = p.rms_norm(k, f"{b}.attn_k_norm.weight", c.rms_eps, head_dim=c.head_dim)
+        p.rope(q, rope, head_dim=c.head_dim, halves=True)
+        p.rope(k, rope, head_dim=c.head_dim, halves=True)
+        a = p.attention(q, k, v, layer=i, head_dim=c.head_dim, scale=c.head_dim**-0.5)  # (tokens, n_head * head_dim)
+        if i == c.n_layer - 1:  # the last layer's keys and values are all cached: only wanted rows go on
+            x, a = p.select(x), p.select(a)
+        p.matmul_add(x, a, f"{b}.attn_output.weight")
+        h = p.rms_norm(x, f"{b}.ffn_norm.weight", c.rms_eps)
+        g = p.gated_matmul(h, f"{b}.ffn_gate.weight", f"{b}.ffn_up.weight", n_rows=c.n_ff)
+        p.matmul_add(x, g, f"{b}.ffn_down.weight")
+    h = p.rms_norm(x, "output_norm.weight", c.rms_eps)
+    head = p.optional("output.weight") or "token_embd.weight"  # tied
+    p.output(*p.matmul(h, [head], n_rows=[p.n_vocab], into=["logits"]))  # (outputs, n_vocab)
+    p.refuse_unused()
+    return p

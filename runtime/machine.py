@@ -1,0 +1,127 @@
+"""What this process may use of the machine: cores and memory, within affinity masks and control groups."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypedDict
+
+from iqrun import native
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+
+
+class CpuInfo(TypedDict):
+    """What `cpu_info` returns."""
+
+    model: str
+    n_cores: int
+    isa: str
+    isas: dict[str, bool]
+
+
+def cpu_info() -> CpuInfo:
+    """The processor as iqrun sees it.
+
+    Returns:
+        ``model`` (the processor's name), ``n_cores`` (threads used by default), ``isa`` (the instruction set in use)
+        and ``isas`` (all that are built in, best first, and whether each runs here).
+
+    Example:
+        >>> iqrun.cpu_info()["isa"]
+        'avx2'
+    """
+    return {"model": _cpu_model(), "n_cores": physical_cores(), "isa": native.isa_name(), "isas": native.built_isas()}
+
+
+def physical_cores(cpus: Path = _CPUS, cgroup: Path = _CGROUP) -> int:
+    """Physical cores that this process may run on: two threads of one core gain nothing when both multiply.
+
+    Respects the affinity mask and the CPU quota of the control group.
+    """
+    allowed = _allowed_cpus()
+    cores = {_siblings(cpus / f"cpu{cpu}") or str(cpu) for cpu in allowed}
+    quota = _cpu_quota(cgroup)
+    return max(1, len(cores) if quota is None else min(len(cores), quota))
+
+
+def available_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
+    """Bytes that can be allocated without swapping, or None where it cannot be told.
+
+    The smaller of what the kernel calls available and what the control group's limit leaves.
+    """
+    known = [size for size in (_mem_available(proc), _cgroup_left(cgroup)) if size is not None]
+    return min(known) if known else None
+
+
+def _allowed_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _siblings(cpu: Path) -> str | None:
+    """The logical CPUs of this one's core, e.g. ``0,4``: the name of the core, so to speak."""
+    return _read(cpu / "topology" / "thread_siblings_list")
+
+
+def _cpu_quota(cgroup: Path) -> int | None:
+    """Whole CPUs that the control group grants (at least one), or None without a limit."""
+    period = _read_int(cgroup / "cpu" / "cpu.cfs_period_us")
+    limit = _read_int(cgroup / "cpu" / "cpu.cfs_quota_us")
+    words = (_read(cgroup / "cpu.max") or "").split()
+    if len(words) == 2 and all(word.isdigit() for word in words):
+        limit, period = int(words[0]), int(words[1])
+    return max(1, limit // period) if limit and period and limit > 0 else None
+
+
+def _mem_available(proc: Path) -> int | None:
+    for line in (_read(proc / "meminfo") or "").splitlines():
+        words = line.split()
+        if words[:1] == ["MemAvailable:"] and words[1].isdigit():
+            return int(words[1]) * 1024
+    return None
+
+
+def _cgroup_left(cgroup: Path) -> int | None:
+    """Limit minus use, where clean page cache does not count: it gives way."""
+    for base, limit_file, use_file, cache_key in (
+        (cgroup, "memory.max", "memory.current", "inactive_file"),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit, use = _read_int(base / limit_file), _read_int(base / use_file)
+        if limit is not None and use is not None:
+            return max(0, limit - use + _stat(base / "memory.stat", cache_key))
+    return None
+
+
+def _stat(path: Path, key: str) -> int:
+    for line in (_read(path) or "").splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] == key and words[1].isdigit():
+            return int(words[1])
+    return 0
+
+
+def _cpu_model() -> str:
+    for line in (_read(_PROC / "cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model"):
+            return value.strip()
+    import platform
+
+    return platform.processor() or platform.machine()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _read_int(path: Path) -> int | None:
+    text = _read(path)
+    return int(text) if text and text.lstrip("-").isdigit() else None

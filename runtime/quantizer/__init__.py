@@ -1,0 +1,7 @@
+"""Turns a GGUF model into a smaller one: recipes, importance matrices, the streaming pipeline, its report."""
+
+from iqrun.quantizer.imatrix import Imatrix, read_imatrix
+from iqrun.quantizer.pipeline import quantize
+from iqrun.quantizer.report import QuantizeReport, TensorReport
+
+__all__ = ["Imatrix", "QuantizeReport", "TensorReport", "quantize", "read_imatrix"]

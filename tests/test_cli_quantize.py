@@ -1,0 +1,140 @@
+"""iqrun quantize: its output, its exit codes, its manners."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iqrun.cli.main import main
+from iqrun.gguf import GGUFFile
+from tests.gguf_builder import tiny_llama
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tiny_llama(tmp_path / "in.gguf", n_embd=256, n_ff=512, n_layer=1, weight_type="F16")
+
+
+def quantize(*words: object) -> int:
+    return main(["quantize", *(str(word) for word in words)])
+
+
+def test_prints_table_and_totals(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per tensor with type, bits and error, then the totals; nothing but warnings on stderr."""
+    out = tmp_path / "out.gguf"
+    assert quantize(source, out, "iq4_ks", "--threads", 2) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].split()[:6] == ["tensor", "shape", "from", "to", "bpw", "error"]
+    with GGUFFile(out) as file:
+        assert list(file.tensors) == [line.split()[0] for line in lines[1 : 1 + len(file.tensors)]]
+        assert file.tensors["blk.0.attn_q.weight"].type.name == "IQ4_KS"
+    line = next(line.split() for line in lines if line.startswith("blk.0.attn_q"))
+    assert line[1:5] == ["256x256", "F16", "IQ4_KS", "4.375"]
+    assert 0 < float(line[5]) < 15
+    assert f"{out.stat().st_size} bytes" in lines[-1]
+    assert captured.err == ""
+
+
+def test_json_report(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json prints the whole report and nothing else on stdout."""
+    assert quantize(source, tmp_path / "out.gguf", "IQ4_K", "--json", "--effort", "fast") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["type"], report["effort"], report["dry_run"]) == ("IQ4_K", "fast", False)
+    assert (tmp_path / "out.gguf").stat().st_size == report["n_bytes"]
+    assert {"name", "shape", "source", "target", "bpw", "relative_error", "fallback"} <= set(report["tensors"][0])
+
+
+def test_options_reach_the_quantizer(source: Path, tmp_path: Path) -> None:
+    """Overrides, pure, keep-f32 and the types of embedding and output."""
+    out = tmp_path / "out.gguf"
+    rules = ["--tensor-type", "attn_q=Q8_0", "--tensor-type", "attn_(k|q)=iq5_k", "--keep-f32", "attn_v"]
+    assert quantize(source, out, "IQ2_K", "--pure", *rules, "--output-type", "q6_k", "--embedding-type", "Q4_0") == 0
+    with GGUFFile(out) as file:
+        found = {name: info.type.name for name, info in file.tensors.items()}
+    wanted = {"attn_q": "Q8_0", "attn_k": "IQ5_K", "attn_v": "F32", "attn_output": "IQ2_K", "ffn_up": "IQ2_K"}
+    assert wanted == {name: found[f"blk.0.{name}.weight"] for name in wanted}
+    assert (found["output.weight"], found["token_embd.weight"]) == ("Q6_K", "Q4_0")
+
+
+def test_dry_run_writes_nothing(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--dry-run shows types and the exact size; a low-bit type without importance matrix gets a warning."""
+    out = tmp_path / "out.gguf"
+    assert quantize(source, out, "IQ2_K", "--dry-run") == 0
+    captured = capsys.readouterr()
+    assert not out.exists()
+    assert "nothing written" in captured.out
+    assert "warning: IQ2_K without an importance matrix" in captured.err
+    size = int(captured.out.split(" bytes)")[0].rsplit("(", 1)[1])
+    assert quantize(source, out, "IQ2_K") == 0
+    assert size == out.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["a", "b"],
+        ["a", "b", "IQ9_K"],
+        ["a", "b", "IQ3_K", "--threads", "x"],
+        ["a", "b", "IQ3_K", "--threads", "0"],
+        ["a", "b", "IQ3_K", "--effort", "hard"],
+        ["a", "b", "IQ3_K", "--tensor-type", "ffn"],
+        ["a", "b", "IQ3_K", "--tensor-type", "ffn=IQ9"],
+        ["a", "b", "IQ3_K", "--tensor-type", "(=IQ3_K"],
+        ["a", "b", "IQ3_K", "--keep-f32", "["],
+        ["a", "b", "IQ3_K", "--output-type", ""],
+    ],
+)
+def test_misuse_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line: exit code 2, the reason on stderr, nothing on stdout."""
+    try:
+        code = quantize(*words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert captured.err
+
+
+def test_failure_exits_with_1_and_one_sentence(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing input, an existing output, the input as output: code 1 and one line naming the file."""
+    (tmp_path / "there.gguf").write_bytes(b"x")
+    for words, text in [
+        ((tmp_path / "absent.gguf", tmp_path / "out.gguf", "IQ3_K"), "absent.gguf: cannot open it"),
+        ((source, tmp_path / "there.gguf", "IQ3_K"), "there.gguf exists"),
+        ((source, source, "IQ3_K", "--overwrite"), "is the input"),
+        ((source, tmp_path / "o", "IQ3_K", "--imatrix", tmp_path / "none"), "importance matrix cannot be read"),
+    ]:
+        assert quantize(*words) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert text in captured.err
+        assert captured.err.count("\n") == 1
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    """-h lists every option and examples."""
+    with pytest.raises(SystemExit) as stop:
+        quantize("-h")
+    text = capsys.readouterr().out
+    assert not stop.value.code
+    for word in ("--imatrix", "--pure", "--tensor-type", "--dry-run", "--overwrite", "examples:", "IQ3_K --imatrix"):
+        assert word in text
+
+
+def test_works_in_a_pipe(source: Path, tmp_path: Path) -> None:
+    """In a pipe there is no progress bar; a reader that goes away early is no error message."""
+    command = [sys.executable, "-m", "iqrun.cli.main", "quantize", str(source), str(tmp_path / "out.gguf"), "IQ4_K"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("tensor")
+    shell = f"'{sys.executable}' -m iqrun.cli.main inspect --json '{source}' | head -c 10"
+    piped = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert piped.stderr == ""
