@@ -417,14 +417,14 @@ IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
         }
     }
 }
-/* 16 floats of each of 16 rows to vectors over the rows: float i to vector place[i] */
-IQ_INLINE void tile_store_f32(float *out, const int32_t *place, f32x16 rows[16]) {
+/* 16 floats of each of 16 rows to 16 vectors over the rows */
+IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
     for (int part = 0; part < 4; part++) {
         const int half = part / 2, first_row = part % 2 * 8;
         __m256i r[8];
         for (int i = 0; i < 8; i++) r[i] = _mm256_castps_si256(rows[first_row + i].v[half]);
         transpose8(r);
-        for (int i = 0; i < 8; i++) _mm256_store_si256((__m256i *)(out + 16 * place[8 * half + i] + first_row), r[i]);
+        for (int i = 0; i < 8; i++) _mm256_store_si256((__m256i *)(out + 16 * (8 * half + i) + first_row), r[i]);
     }
 }
 /* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */

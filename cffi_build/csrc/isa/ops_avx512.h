@@ -282,12 +282,12 @@ IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
     transpose16(rows);
     for (int i = 0; i < 16; i++) _mm512_store_si512(slots_out[i / 4] + i % 4 * TILE_UNIT, rows[i]);
 }
-/* 16 floats of each of 16 rows to vectors over the rows: float i to vector place[i] */
-IQ_INLINE void tile_store_f32(float *out, const int32_t *place, f32x16 rows[16]) {
+/* 16 floats of each of 16 rows to 16 vectors over the rows */
+IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
     __m512i r[16];
     for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(rows[i]);
     transpose16(r);
-    for (int i = 0; i < 16; i++) _mm512_store_si512(out + 16 * place[i], r[i]);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(out + 16 * i, r[i]);
 }
 /* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */
 IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {

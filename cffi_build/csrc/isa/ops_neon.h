@@ -425,15 +425,15 @@ IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
         }
     }
 }
-/* 16 floats of each of 16 rows to vectors over the rows: float i to vector place[i] */
-IQ_INLINE void tile_store_f32(float *out, const int32_t *place, f32x16 rows[16]) {
+/* 16 floats of each of 16 rows to 16 vectors over the rows */
+IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
     for (int part = 0; part < 16; part++) {
         const int quarter = part / 4, first_row = part % 4 * 4;
         uint32x4_t r[4];
         for (int i = 0; i < 4; i++) r[i] = vreinterpretq_u32_f32(rows[first_row + i].v[quarter]);
         transpose4(r);
         for (int i = 0; i < 4; i++) {
-            vst1q_f32(out + 16 * place[4 * quarter + i] + first_row, vreinterpretq_f32_u32(r[i]));
+            vst1q_f32(out + 16 * (4 * quarter + i) + first_row, vreinterpretq_f32_u32(r[i]));
         }
     }
 }

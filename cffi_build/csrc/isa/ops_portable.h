@@ -379,9 +379,9 @@ IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) { memcpy(out, q, 16); 
 IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
     for (int r = 0; r < 16; r++) EACH(16) memcpy(slots_out[i / 4] + i % 4 * TILE_UNIT + 4 * r, rows[r].v + 4 * i, 4);
 }
-/* 16 floats of each of 16 rows to vectors over the rows: float i to vector place[i] */
-IQ_INLINE void tile_store_f32(float *out, const int32_t *place, f32x16 rows[16]) {
-    for (int r = 0; r < 16; r++) EACH(16) out[16 * place[i] + r] = rows[r].v[i];
+/* 16 floats of each of 16 rows to 16 vectors over the rows */
+IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
+    for (int r = 0; r < 16; r++) EACH(16) out[16 * i + r] = rows[r].v[i];
 }
 /* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */
 IQ_INLINE lanes64 v_spread(f32x16 lane_values, int chunk) {

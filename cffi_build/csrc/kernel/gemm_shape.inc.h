@@ -40,6 +40,13 @@ typedef struct {
 
 /* ---- unpacking -------------------------------------------------------------------------------------------------------- */
 
+/* Vectors of scales: from lane order to the order of the columns. */
+IQ_INLINE void place_scales(float (*out)[TILE_ROWS], const int32_t *place, f32x16 rows[TILE_ROWS]) {
+    alignas(64) float lanes[IQ_SLOTS * TILE_ROWS];
+    tile_store_f32(lanes, rows);
+    for (int i = 0; i < IQ_SLOTS; i++) f32x16_store(out[place[i]], f32x16_load(lanes + TILE_ROWS * i));
+}
+
 static IQ_NOINLINE void tile_write(tile *out, gemm_scratch *scratch, tile_kind kind) {
     const int32_t *place = lane_sub_block[kind.order];
     for (int chunk = 0; chunk < 4; chunk++) {
@@ -47,8 +54,8 @@ static IQ_NOINLINE void tile_write(tile *out, gemm_scratch *scratch, tile_kind k
         for (int k = 0; k < 4; k++) slots_out[k] = out->codes[place[4 * k + chunk]];
         tile_store(slots_out, scratch->stash[chunk]);
     }
-    tile_store_f32(out->sw[0], place, scratch->sw);
-    if (kind.has_min) tile_store_f32(out->min[0], place, scratch->min);
+    place_scales(out->sw, place, scratch->sw);
+    if (kind.has_min) place_scales(out->min, place, scratch->min);
 }
 
 IQ_INLINE lanes64 tile_codes(const unpacker f, const uint8_t *block, f32x16 offset, int chunk) {
