@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.profile and args.json:
         raise ValueError("--profile is for people: leave out --json")
-    args.ctx = args.ctx or max(args.n_prompt, args.n_decode, 1)
+    if args.ctx is None:
+        args.ctx = max(args.n_prompt, args.n_decode, 1)
     with options.load_model(args) as model:
         results = list(benchmark.measure(model, n_prompt=args.n_prompt, n_decode=args.n_decode, repeats=args.repeats))
         if args.json:
@@ -54,8 +55,6 @@ def _report(results: list[Measurement]) -> str:
         for r in results
     ]
     table = ui.table(["test", "tokens", "tokens/s", "stddev", "threads", "isa", "of the roof"], rows)
-    if not results:
-        return table
     first = results[0]
     roof = first.read_bandwidth / first.weight_bytes_per_token
     return (

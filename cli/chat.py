@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import unicodedata
 from typing import TYPE_CHECKING
 
-from iqrun.cli import options, ui
+from iqrun.cli import options, terminal, ui
 
 if TYPE_CHECKING:
-    from prompt_toolkit.history import History
-
-    from iqrun.cli.repl import Read, Repl
+    from iqrun import Model
+    from iqrun.cli.repl import Repl
 
 HELP = "talk to a model"
 EXAMPLES = """\
@@ -50,20 +48,36 @@ def run(args: argparse.Namespace) -> int:
 
 def talk(args: argparse.Namespace, *, hint: str = "") -> int:
     """Loads ``args.model`` and runs the conversation until its end."""
-    from iqrun.cli.repl import Repl, Settings
-
     with options.load_model(args) as model:
-        settings = Settings(options.sampling(args), args.n_predict)
         interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        repl = Repl(model.chat(system=args.system), settings, write=write, note=ui.stderr, interactive=interactive)
+        repl = _repl(model, args, interactive)
         if interactive:
             name = model.metadata.get_str("general.name", model.path)
             ui.stderr(f"{ui.printable(name)}, a context of {model.n_ctx} tokens, {model.n_threads} threads")
             ui.stderr("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
             if hint:
                 ui.stderr(hint)
-        repl.run(_terminal_reader(repl) if interactive else _pipe_reader())
+        repl.run(terminal.prompt_reader(repl) if interactive else terminal.pipe_reader())
     return 0
+
+
+def _repl(model: Model, args: argparse.Namespace, interactive: bool) -> Repl:
+    from platformdirs import user_data_path
+
+    from iqrun.cli.conversations import Store
+    from iqrun.cli.repl import Repl
+    from iqrun.cli.settings import Settings
+
+    return Repl(
+        model.chat(system=args.system),
+        Settings(options.sampling(args), args.n_predict),
+        model=model,
+        store=Store(user_data_path("iqrun") / "conversations"),
+        write=terminal.answer_writer(),
+        note=terminal.note,
+        copy=terminal.copy if interactive else None,
+        interactive=interactive,
+    )
 
 
 def _offer_demo(args: argparse.Namespace) -> str | None:
@@ -76,70 +90,3 @@ def _offer_demo(args: argparse.Namespace) -> str | None:
     from iqrun.cli.demo import DEFAULT_TYPE, prepare
 
     return str(prepare(DEFAULT_TYPE, args.threads))
-
-
-def write(text: str) -> None:
-    """Shows a piece of an answer. A model's words must not steer the terminal: control characters are dropped."""
-    if sys.stdout.isatty():
-        text = "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter) != "Cc")
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _pipe_reader() -> Read:
-    """Reads messages from stdin, a line each."""
-
-    def read(_: str) -> str | None:
-        line = sys.stdin.readline()
-        return line.rstrip("\r\n") if line else None
-
-    return read
-
-
-def _terminal_reader(repl: Repl) -> Read:
-    """Reads messages with editing, history across runs and completion of commands."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    session: PromptSession[str] = PromptSession(
-        history=_history(),
-        key_bindings=keys,
-        multiline=True,
-        completer=WordCompleter(repl.command_names(), sentence=True),
-        complete_while_typing=False,
-        prompt_continuation="  ",
-    )
-
-    def read(prompt: str) -> str | None:
-        try:
-            return session.prompt(prompt)
-        except EOFError:
-            return None
-
-    return read
-
-
-def _history() -> History:
-    """What was typed in earlier runs; kept in memory only where the file cannot be written."""
-    from platformdirs import user_data_path
-    from prompt_toolkit.history import FileHistory, InMemoryHistory
-
-    path = user_data_path("iqrun") / "chat_history"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        with path.open("ab"):
-            return FileHistory(str(path))
-    except OSError:
-        return InMemoryHistory()

@@ -7,7 +7,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from iqrun.cli import chat, options, ui
+from iqrun.cli import chat, options, terminal, ui
 
 DEFAULT_TYPE = "IQ3_K"
 QUESTION = "Tell me a story about a cat."
@@ -23,7 +23,12 @@ EXAMPLES = f"""\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument(
-        "type", metavar="TYPE", nargs="?", default=DEFAULT_TYPE, help=f"type to quantize to (default {DEFAULT_TYPE})"
+        "type",
+        metavar="TYPE",
+        nargs="?",
+        type=options.weight_type,
+        default=DEFAULT_TYPE,
+        help=f"type to quantize to (default {DEFAULT_TYPE})",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="ask this one question, print the answer and end")
     chat.add_chat_options(parser)
@@ -36,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
     if args.prompt is None:
         return chat.talk(args, hint=f'try: "{QUESTION}"')
     with options.load_model(args) as model:
-        talk = model.chat(system=args.system)
+        talk, write = model.chat(system=args.system), terminal.answer_writer()
         for step in talk.steps(args.prompt, sampling=options.sampling(args), max_tokens=args.n_predict):
-            chat.write(step.text)
-        chat.write("\n")
+            write(step.text)
+        write("\n")
         ui.stderr(f'now talk to it: iqrun demo, and type "{QUESTION}"')
     return 0
 
@@ -48,20 +53,19 @@ def prepare(type_name: str, n_threads: int | None = None) -> Path:
     """The demo model in a type: from the cache, or quantized into it now.
 
     Raises:
-        IqrunError: there is no such type, or the quantization failed.
+        IqrunError: the quantization failed.
         OSError: the cache cannot be written.
     """
     import iqrun
     from iqrun.models.demo import model_path
 
     source = model_path()
-    name = iqrun.formats.by_name(type_name).name.upper()
-    target = _cache_path(source, name)
+    target = _cache_path(source, type_name)
     if _is_complete(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with ui.Progress(f"quantizing to {name}", unit="weights") as progress:
-        report = iqrun.quantize(source, target, name, n_threads=n_threads, overwrite=True, progress=progress)
+    with ui.Progress(f"quantizing to {type_name}", unit="weights") as progress:
+        report = iqrun.quantize(source, target, type_name, n_threads=n_threads, overwrite=True, progress=progress)
     ui.stderr(f"wrote {target}: {ui.human_bytes(report.source_bytes)} -> {ui.human_bytes(report.n_bytes)}")
     return target
 

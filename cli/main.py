@@ -8,18 +8,20 @@ A command is a module of this package, named in `COMMANDS` and imported only whe
 - ``run(args: argparse.Namespace) -> int``: does the work, prints the answer on stdout, and returns 0 (or another code).
 
 Exit codes: 0 done; 1 the work failed (`IqrunError`, `OSError`, out of memory); 2 the command line is wrong
-(argparse, or a `ValueError` from an option's value); 130 stopped by Ctrl-C. A closed pipe ends the command silently.
-``--debug`` shows the traceback of an error.
+(argparse, or a `ValueError` from an option's value); 130 stopped by Ctrl-C, 143 by SIGTERM. A closed pipe ends the
+command silently. ``--debug`` shows the traceback of an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Protocol, cast
 
 COMMANDS = {
@@ -27,6 +29,7 @@ COMMANDS = {
     "demo": "quantize the packaged story model and talk to it",
     "run": "complete one prompt",
     "quantize": "write a quantized copy of a GGUF file",
+    "imatrix": "compute an importance matrix from a text",
     "inspect": "show what a GGUF file holds",
     "tokenize": "show the tokens of a text",
     "bench": "measure prefill and decode speed",
@@ -49,9 +52,12 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `iqrun` with the given arguments (default: the process's) and returns the exit code."""
+    if argv is None:
+        _clean_up_when_terminated()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = False
     try:
+        _open_missing_streams()
         _accept_all_text()
         args, command = _parse(words or ["--help"])
         debug = args.debug
@@ -101,6 +107,21 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, Command]:
     return args, modules[args.command]
 
 
+def _clean_up_when_terminated() -> None:
+    """Lets SIGTERM and SIGHUP leave by the same way as an error, so that no temporary file stays behind."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
+def _open_missing_streams() -> None:
+    """Lets a stream that the caller closed (``2>&-``) behave as ``/dev/null``."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
 def _accept_all_text() -> None:
     """Lets no answer fail because of its letters: what cannot be shown or read becomes a replacement character."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -125,12 +146,14 @@ def _os_message(error: OSError) -> str:
 
 def _failed(message: str, code: int, debug: bool) -> int:
     """Reports the error being handled; returns the exit code."""
+    from iqrun.cli.ui import printable
+
     if debug:
         import traceback
 
         traceback.print_exc()
     kind = "" if code == 130 else "error: "
-    print(f"iqrun: {kind}{' '.join(message.split())}", file=sys.stderr)
+    print(f"iqrun: {kind}{printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from iqrun.cli import sampling_flags
+
 if TYPE_CHECKING:
     from iqrun import Model, SamplingOptions
 
@@ -38,21 +40,21 @@ def add_thread_option(parser: argparse._ActionsContainer) -> None:
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--temp``, ``--top-k`` and so on."""
-    group = parser.add_argument_group("choice of tokens")
-    group.add_argument(
-        "--temp", type=float, default=0.8, metavar="T", help="temperature, 0 = always the best (default 0.8)"
-    )
-    group.add_argument("--top-k", type=int, default=40, metavar="K", help="among the K best, 0 = all (default 40)")
-    group.add_argument(
-        "--top-p", type=float, default=0.95, metavar="P", help="among the best with this share (default 0.95)"
-    )
-    group.add_argument(
-        "--min-p", type=float, default=0.05, metavar="P", help="at least P times the best (default 0.05)"
-    )
-    group.add_argument(
-        "--repeat-penalty", type=float, default=1.0, metavar="R", help="above 1: fewer repeats (default 1)"
-    )
-    group.add_argument("--seed", type=int, metavar="S", help="repeat a text (default: a new one each time)")
+    sampling_flags.add_to(parser)
+
+
+def weight_type(text: str) -> str:
+    """The name of a type that iqrun writes, in capitals: what argparse makes of a TYPE."""
+    from iqrun.errors import FormatError
+    from iqrun.formats import by_name
+
+    try:
+        found = by_name(text)
+    except FormatError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not found.can_encode:
+        raise argparse.ArgumentTypeError(f"iqrun reads {found.name} but does not write it")
+    return found.name
 
 
 def load_model(args: argparse.Namespace) -> Model:
@@ -66,11 +68,4 @@ def sampling(args: argparse.Namespace) -> SamplingOptions:
     """How the options say that tokens are chosen."""
     from iqrun import SamplingOptions
 
-    return SamplingOptions(
-        temperature=args.temp,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        repeat_penalty=args.repeat_penalty,
-        seed=args.seed,
-    )
+    return SamplingOptions(**sampling_flags.given(args))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 HELP = "measure how well a model predicts a text"
 EXAMPLES = """\
   iqrun perplexity -m model-iq3k.gguf -f heldout.txt
-  iqrun perplexity -m model-iq3k.gguf -f heldout.txt -c 256 --reference model-f16.gguf
+  iqrun perplexity -m model-iq3k.gguf -f heldout.txt -c 256 --kl-base model-f16.gguf
 """
 
 
@@ -24,7 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--file", required=True, metavar="TEXT", help="text file in UTF-8")
     parser.add_argument("-c", "--ctx", type=int, default=512, metavar="N", help="tokens per chunk (default 512)")
     parser.add_argument("--chunks", type=int, metavar="N", help="only the first N chunks")
-    parser.add_argument("--reference", metavar="FILE", help="also the KL divergence from this model")
+    parser.add_argument(
+        "--kl-base", metavar="FILE", help="also the KL divergence from this model (or llama.cpp's file of saved logits)"
+    )
     parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values")
     parser.add_argument("--json", action="store_true", help="print an object")
     options.add_thread_option(parser)
@@ -34,11 +37,11 @@ def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
     text = Path(args.file).read_bytes().decode("utf-8", "replace")
     with options.load_model(args) as model:
-        result = _perplexity(model, text, args) if args.reference is None else _divergence(model, text, args)
+        result = _perplexity(model, text, args) if args.kl_base is None else _divergence(model, text, args)
     if args.json:
         ui.print_json(result)
     else:
-        print("\n".join(f"{name:<14} {_number(value)}" for name, value in result.items()))
+        print("\n".join(f"{name:<16} {_number(value)}" for name, value in result.items()))
     return 0
 
 
@@ -52,20 +55,30 @@ def _perplexity(model: Model, text: str, args: argparse.Namespace) -> dict[str, 
 
 def _divergence(model: Model, text: str, args: argparse.Namespace) -> dict[str, float]:
     import iqrun
+    from iqrun.saved_logits import SavedLogits, is_saved_logits
 
-    with (
-        iqrun.load(args.reference, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type) as reference,
-        ui.Progress("divergence", unit="chunks") as progress,
-    ):
-        result = iqrun.divergence(model, reference, text, n_ctx=args.ctx, max_chunks=args.chunks, progress=progress)
+    with ExitStack() as stack:
+        base: Model | SavedLogits
+        if is_saved_logits(args.kl_base):
+            base = SavedLogits(args.kl_base)
+        else:
+            base = iqrun.load(args.kl_base, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type)
+            stack.enter_context(base)
+        progress = stack.enter_context(ui.Progress("divergence", unit="chunks"))
+        result = iqrun.divergence(model, base, text, n_ctx=args.ctx, max_chunks=args.chunks, progress=progress)
     return {
         "ppl": result.model.ppl,
         "ppl_stderr": result.model.ppl_stderr,
         "n_tokens": result.model.n_tokens,
-        "reference_ppl": result.reference.ppl,
+        "ppl_base": result.base.ppl,
+        "ppl_ratio": result.ppl_ratio,
+        "ppl_ratio_stderr": result.ppl_ratio_stderr,
         "mean_kld": result.mean_kld,
         "kld_stderr": result.kld_stderr,
-        "same_top": result.same_top,
+        "kld_p50": result.kld_p50,
+        "kld_p99": result.kld_p99,
+        "kld_max": result.kld_max,
+        "same_top1": result.same_top1,
     }
 
 

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from iqrun.cli import ui
-from iqrun.cli.options import add_thread_option
+from iqrun.cli.options import add_thread_option, weight_type
 
 if TYPE_CHECKING:
     from iqrun.quantizer import TensorReport
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="IN", help="the model: F32, F16 or BF16; of a split model any shard")
     add("output", metavar="OUT", help="the file to write; it appears when it is complete")
-    add("type", metavar="TYPE", type=_type_name, help="IQ2_KS ... IQ6_K, Q8_0, Q6_0, BF16, F16, F32 and others")
+    add("type", metavar="TYPE", type=weight_type, help="IQ2_KS ... IQ6_K, Q8_0, Q6_0, BF16, F16, F32 and others")
     add("--imatrix", metavar="FILE", help="importance matrix, GGUF or legacy .dat")
     add("--effort", choices=("fast", "normal", "best"), default="normal", help="how hard to search (default: normal)")
     add_thread_option(parser)
@@ -39,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="type of the tensors in whose name REGEX is found; repeatable, the first that matches decides",
     )
-    add("--output-type", metavar="TYPE", type=_type_name, help="type of the output matrix")
-    add("--embedding-type", metavar="TYPE", type=_type_name, help="type of the token embedding")
+    add("--output-type", metavar="TYPE", type=weight_type, help="type of the output matrix")
+    add("--embedding-type", metavar="TYPE", type=weight_type, help="type of the token embedding")
     add("--keep-f32", metavar="REGEX", type=_regex, help="tensors to store as F32")
     add("--allow-requantize", action="store_true", help="take a model that is quantized already (it loses twice)")
     add("--overwrite", action="store_true", help="replace OUT if it exists")
@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
             dry_run=args.dry_run,
             progress=progress,
         )
-    for warning in report.warnings:
-        ui.stderr(f"warning: {warning}")
+    ui.warn(report.warnings)
     if args.json:
         ui.print_json(report.to_dict())
         return 0
@@ -90,21 +89,11 @@ def _row(tensor: TensorReport) -> tuple[str, ...]:
     return ui.printable(tensor.name), shape, tensor.source, target, f"{tensor.bpw:.3f}", error
 
 
-def _type_name(text: str) -> str:
-    from iqrun.errors import FormatError
-    from iqrun.formats import by_name
-
-    try:
-        return by_name(text).name
-    except FormatError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _rule(text: str) -> tuple[str, str]:
     regex, equals, name = text.rpartition("=")
     if not equals or not regex:
         raise argparse.ArgumentTypeError(f"{text!r} is not REGEX=TYPE")
-    return _regex(regex), _type_name(name)
+    return _regex(regex), weight_type(name)
 
 
 def _regex(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from iqrun.cli import options, ui
@@ -52,15 +51,20 @@ def run(args: argparse.Namespace) -> int:
 def _complete(model: Model, prompt: str, args: argparse.Namespace, sampling: SamplingOptions) -> Step | None:
     step = None
     for step in model.generate(prompt, sampling=sampling, max_tokens=args.n_predict, stop=args.stop):
-        print(step.text, end="", flush=bool(step.text))
+        _show(step.text)
     return step
 
 
 def _answer(model: Model, prompt: str, args: argparse.Namespace, sampling: SamplingOptions) -> Step | None:
     chat = model.chat(system=args.system)
-    for piece in chat.send(prompt, max_tokens=args.n_predict, stop=args.stop, **asdict(sampling)):
-        print(piece, end="", flush=True)
+    for piece in chat.send(prompt, max_tokens=args.n_predict, stop=args.stop, **sampling.keywords()):
+        _show(piece)
     return chat.last
+
+
+def _show(text: str) -> None:
+    """Prints a piece of the text; on a terminal without control characters."""
+    print(ui.without_controls(text) if sys.stdout.isatty() else text, end="", flush=bool(text))
 
 
 def _report(timings: Timings) -> str:

@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     import iqrun
 
     tokenizer = iqrun.Tokenizer.from_gguf(args.model)
-    for warning in tokenizer.warnings:
-        ui.stderr(f"warning: {warning}")
+    ui.warn(tokenizer.warnings)
     text = args.text if args.text is not None else _read_stdin()
     ids = tokenizer.encode(text, add_special=not args.no_special, parse_special=args.parse_special)
     if args.ids:

@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -14,6 +15,12 @@ from typing import Any, TextIO
 def stderr(*parts: object, end: str = "\n") -> None:
     """Prints a remark that is not part of the answer."""
     print(*parts, file=sys.stderr, end=end, flush=True)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Prints warnings, one a line."""
+    for text in texts:
+        stderr(f"warning: {printable(text)}")
 
 
 def print_json(value: object) -> None:
@@ -24,6 +31,11 @@ def print_json(value: object) -> None:
 def printable(text: str) -> str:
     """Text with control characters and broken UTF-8 as escapes: a name from a file must not steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def without_controls(text: str) -> str:
+    """Text without control characters, but with its lines and tabs: a model's words must not steer a terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -116,7 +128,7 @@ class Progress:
     def line(self, done: float, total: float, seconds: float, width: int, note: str = "") -> str:
         """The text of the bar, at most `width` characters; what matters least is left out first."""
         share = min(max(done / total, 0.0), 1.0) if total > 0 else 0.0
-        parts = [f"{share:4.0%}", *self._times(done, total, seconds), *([note] if note else [])]
+        parts = [f"{share:4.0%}", *self._times(done, total, seconds), *([printable(note)] if note else [])]
         while len(parts) > 1 and len(self._title) + 1 + len("  ".join(parts)) > width:
             parts.pop()
         tail = "  ".join(parts)

@@ -1,6 +1,6 @@
 """Makes the pictures of the documentation: real sessions in a terminal of fixed size, drawn as SVG.
 
-    pip install -e '.[pictures]' && python docs/make_pictures.py
+pip install -e '.[pictures]' && python docs/make_pictures.py
 """
 
 from __future__ import annotations
@@ -42,11 +42,8 @@ def chat_session(cache: str) -> pyte.Screen:
         child.expect(pattern)
         stream.feed(child.before + child.after)
         child.send(typed)
-    for _ in range(20):
-        try:
-            stream.feed(child.read_nonblocking(4096, timeout=0.3))
-        except pexpect.TIMEOUT:
-            break
+    while child.expect([rb"[\s\S]+", pexpect.TIMEOUT], timeout=1) == 0:
+        stream.feed(child.after)
     child.sendeof()
     child.close(force=True)
     return screen
@@ -57,17 +54,16 @@ def draw(screen: pyte.Screen, title: str, path: Path) -> None:
     lines = "\n".join(screen.display).rstrip().split("\n")
     width, height = 30 + COLUMNS * CELL_WIDTH, 60 + len(lines) * CELL_HEIGHT
     rows = "".join(
-        f'<text x="15" y="{58 + i * CELL_HEIGHT}" textLength="{len(line.rstrip()) * CELL_WIDTH}">{escape(line.rstrip())}</text>'
-        for i, line in enumerate(lines)
-        if line.strip()
+        f'<text x="15" y="{58 + i * CELL_HEIGHT}" textLength="{len(line) * CELL_WIDTH}">{escape(line)}</text>'
+        for i, line in enumerate(map(str.rstrip, lines))
+        if line
     )
+    font = 'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14" xml:space="preserve"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
     path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
-        f'<rect width="{width}" height="{height}" rx="8" fill="#1e2227"/>'
+        f'{head} aria-label="{escape(title)}"><rect width="{width}" height="{height}" rx="8" fill="#1e2227"/>'
         '<circle cx="20" cy="20" r="6" fill="#e06c75"/><circle cx="40" cy="20" r="6" fill="#e5c07b"/>'
-        '<circle cx="60" cy="20" r="6" fill="#98c379"/>'
-        f'<g fill="#d7dae0" font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14" xml:space="preserve">{rows}</g>'
-        "</svg>\n",
+        f'<circle cx="60" cy="20" r="6" fill="#98c379"/><g fill="#d7dae0" {font}>{rows}</g></svg>\n',
         encoding="utf-8",
     )
 

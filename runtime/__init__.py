@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iqrun import formats as formats
+    from iqrun.calibration import calibrate as calibrate
     from iqrun.chat import Chat as Chat
     from iqrun.errors import CancelledError as CancelledError
     from iqrun.errors import ClosedError as ClosedError
@@ -58,6 +59,7 @@ _HOMES = {
     "Tokenizer": "tokenizer",
     "TokenizerError": "errors",
     "UnsupportedModelError": "errors",
+    "calibrate": "calibration",
     "cpu_info": "machine",
     "divergence": "evaluate",
     "load": "model",
@@ -84,6 +86,7 @@ __all__ = [
     "TokenizerError",
     "UnsupportedModelError",
     "__version__",
+    "calibrate",
     "cpu_info",
     "divergence",
     "formats",

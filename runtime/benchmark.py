@@ -68,8 +68,8 @@ def measure(model: Model, *, n_prompt: int = 512, n_decode: int = 128, repeats: 
         ContextFullError: a test does not fit into the context.
         ValueError: a negative number, or no repetition.
     """
-    if n_prompt < 0 or n_decode < 0 or repeats < 1:
-        raise ValueError("n_prompt and n_decode must not be negative, repeats must be at least 1")
+    if min(n_prompt, n_decode) < 0 or max(n_prompt, n_decode) == 0 or repeats < 1:
+        raise ValueError("n_prompt and n_decode must not be negative nor both 0, repeats must be at least 1")
     n_bytes = model.program.weight_bytes_per_token
     bandwidth = read_bandwidth(model.n_threads, n_bytes)
     with model.session() as session:

@@ -119,8 +119,7 @@ class Chat:
             text: the message. Special tokens spelled in it are plain text.
             max_tokens: most tokens to draw; None draws until the model ends its turn or the context is full.
             stop: texts that end the answer; they are not part of it.
-            **sampling: fields of `SamplingOptions`: ``temperature``, ``top_k``, ``top_p``, ``min_p``,
-                ``repeat_penalty``, ``repeat_last_n``, ``seed``.
+            **sampling: fields of `SamplingOptions`, such as ``temperature``, ``top_p`` or ``seed``.
 
         Raises:
             ClosedError: an earlier answer is still being given, or the chat was closed.
@@ -132,9 +131,20 @@ class Chat:
         return _texts(self.steps(text, max_tokens=max_tokens, stop=stop, sampling=SamplingOptions(**sampling)))
 
     def regenerate(
-        self, *, max_tokens: int | None = None, stop: str | Sequence[str] = (), **sampling: Any
+        self,
+        *,
+        question: str | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] = (),
+        **sampling: Any,
     ) -> Iterator[str]:
         """Takes the last answer back and gives another one; the options are those of `send`.
+
+        Args:
+            question: takes the place of the last question; None asks it once more.
+            max_tokens: as for `send`.
+            stop: as for `send`.
+            **sampling: as for `send`.
 
         Raises:
             ValueError: nothing was asked yet.
@@ -143,7 +153,8 @@ class Chat:
         if index is None:
             raise ValueError("there is no answer to give again: nothing was asked yet")
         self._check_free()
-        question = self._messages[index]["content"]
+        if question is None:
+            question = self._messages[index]["content"]
         return _texts(self._answer(question, max_tokens, stop, SamplingOptions(**sampling), keep=index))
 
     def steps(
@@ -168,6 +179,17 @@ class Chat:
         del self._messages[index:]
         self._n_skipped = min(self._n_skipped, len(self._messages))
         return question
+
+    def restore(self, messages: Sequence[Mapping[str, str]], *, system: str | None = None) -> None:
+        """Replaces the conversation, e.g. with one that was kept in a file; what both begin with is not read again.
+
+        Args:
+            messages: turns as in `messages`.
+            system: the system message.
+        """
+        self._check_free()
+        self._messages = [dict(message) for message in messages]
+        self._n_skipped, self.system, self.last = 0, system, None
 
     def clear(self) -> None:
         """Forgets the conversation; the system message stays."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.sampling import Sampler, SamplingOptions
+from iqrun.sampling import Sampler, SamplingOptions, TokenLogprob, token_logprobs
 
 FinishReason: TypeAlias = Literal["end", "stop", "length", "context"]
 
@@ -52,12 +52,17 @@ class Step:
         finish_reason: None but in the last step: ``"end"`` (the model ended its turn), ``"stop"`` (a stop string, which
             is not part of the text), ``"length"`` (`max_tokens`) or ``"context"`` (no room for another token).
         timings: in the last step.
+        logprob: natural logarithm of the token's probability, by the model alone, before any sampler; None if it was
+            not asked for.
+        top_logprobs: the most probable tokens with theirs, best first, if they were asked for.
     """
 
     text: str
     token_id: int | None
     finish_reason: FinishReason | None = None
     timings: Timings | None = None
+    logprob: float | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Evaluator(Protocol):
@@ -92,6 +97,9 @@ class TextDecoder(Protocol):
     def end_ids(self) -> Any:
         """Tokens that end a turn; supports ``in``."""
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for."""
+
     def stream_decoder(self, *, at_start: bool = False) -> Decoder:
         """A fresh streaming decoder."""
 
@@ -105,6 +113,7 @@ def generate(
     max_tokens: int | None = None,
     stop: str | Sequence[str] = (),
     at_start: bool = False,
+    logprobs: int | None = None,
 ) -> Iterator[Step]:
     """Continues `session` with a prompt and then with tokens of the model's choice.
 
@@ -119,19 +128,23 @@ def generate(
         stop: texts that end the generation, also where they span tokens.
         at_start: the answer is a text of its own (a chat's turn), not the continuation of the prompt: drop the space
             that some vocabularies put in front of a text.
+        logprobs: also give the log-probability of each token, and of so many of the most probable ones.
 
     Yields:
         One `Step` per token; the last one has a `finish_reason`.
 
     Raises:
         ContextFullError: the prompt does not fit; no token was drawn.
-        ValueError: a negative `max_tokens`, an empty stop string.
+        ValueError: a negative `max_tokens` or `logprobs`, an empty stop string.
     """
-    if max_tokens is not None and max_tokens < 0:
-        raise ValueError(f"max_tokens is {max_tokens}, but must not be negative")
+    for name, limit in (("max_tokens", max_tokens), ("logprobs", logprobs)):
+        if limit is not None and limit < 0:
+            raise ValueError(f"{name} is {limit}, but must not be negative")
     finder = StopFinder((stop,) if isinstance(stop, str) else stop)
-    sampler, decoder = Sampler(sampling or SamplingOptions()), tokenizer.stream_decoder(at_start=at_start)
-    return _steps(session, decoder, tokenizer.end_ids, prompt_ids, sampler, max_tokens, finder)
+    options = sampling or SamplingOptions()
+    sampler = Sampler(options, end_ids=tokenizer.end_ids, token_bytes=tokenizer.token_bytes)
+    decoder = tokenizer.stream_decoder(at_start=at_start)
+    return _steps(session, decoder, tokenizer.end_ids, prompt_ids, sampler, max_tokens, finder, logprobs)
 
 
 def _steps(
@@ -142,29 +155,33 @@ def _steps(
     sampler: Sampler,
     max_tokens: int | None,
     finder: StopFinder,
+    n_logprobs: int | None,
 ) -> Iterator[Step]:
     start = perf_counter()
     logits = session.evaluate(prompt_ids)
     prompt_seconds, seconds, n_drawn = perf_counter() - start, 0.0, 0
-    n_recent = sampler.options.repeat_last_n if sampler.options.repeat_penalty != 1.0 else 0
     token: int | None = None
     text = ""
+    logprob: float | None = None
+    best: tuple[TokenLogprob, ...] = ()
     reason: FinishReason | None = None if max_tokens != 0 else "length"
     while reason is None:
         start = perf_counter()
         if token is not None:
             logits = session.evaluate((token,))
-        token = sampler(logits, session.recent(n_recent))
+        token = sampler(logits, session.recent(sampler.n_recent))
+        if n_logprobs is not None:
+            logprob, best = token_logprobs(logits, token, n_logprobs)
         n_drawn += 1
         ended = token in end_ids
         text = "" if ended else finder.feed(decoder.feed(token))
         reason = _reason(ended, finder.found, n_drawn == max_tokens, len(session) >= session.n_ctx)
         seconds += perf_counter() - start
         if reason is None:
-            yield Step(text, token)
+            yield Step(text, token, None, None, logprob, best)
     if not finder.found:
         text += finder.feed(decoder.flush()) + finder.finish()
-    yield Step(text, token, reason, Timings(len(prompt_ids), prompt_seconds, n_drawn, seconds))
+    yield Step(text, token, reason, Timings(len(prompt_ids), prompt_seconds, n_drawn, seconds), logprob, best)
 
 
 def _reason(ended: bool, stopped: bool, enough: bool, full: bool) -> FinishReason | None:

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TypeVar
 
 from iqrun.errors import UnsupportedModelError
-from iqrun.gguf import GGUFFile
+from iqrun.gguf import GGUFFile, keys
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class HParams:
     def __init__(self, file: GGUFFile) -> None:
         self.path = file.path
         self._metadata = file.metadata
-        self.arch = self._metadata.get_str("general.architecture")
+        self.arch = self._metadata.get_str(keys.ARCHITECTURE)
         self._prefix = f"{self.arch}."
         self._read: set[str] = set()
 
@@ -86,7 +86,7 @@ class HParams:
 
     def n_tokens(self) -> int | None:
         """Tokens in the file's vocabulary; None if it has none."""
-        tokens = self._metadata.get_array("tokenizer.ggml.tokens", "str", None)
+        tokens = self._metadata.get_array(keys.TOKENS, "str", None)
         return None if tokens is None else len(tokens)
 
     def finish(self) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from iqrun import machine
 from iqrun.errors import ClosedError, UnsupportedModelError
 from iqrun.generate import Step, generate
-from iqrun.gguf import GGUFFile, Metadata
+from iqrun.gguf import GGUFFile, Metadata, keys
 from iqrun.lowering import NativeProgram
 from iqrun.program import Program
 from iqrun.sampling import SamplingOptions
@@ -109,13 +109,7 @@ class Model:
         *,
         max_tokens: int | None = 256,
         stop: str | Sequence[str] = (),
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        seed: int | None = None,
+        **sampling: Any,
     ) -> str:
         """Continues a text; the options are those of `stream`.
 
@@ -123,7 +117,7 @@ class Model:
             >>> model.complete("The cat sat on the", max_tokens=4, temperature=0)
             ' mat and'
         """
-        options = SamplingOptions(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed)
+        options = SamplingOptions(**sampling)
         steps = self.generate(prompt, sampling=options, max_tokens=max_tokens, stop=stop)
         return "".join([step.text for step in steps])
 
@@ -133,13 +127,7 @@ class Model:
         *,
         max_tokens: int | None = 256,
         stop: str | Sequence[str] = (),
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        seed: int | None = None,
+        **sampling: Any,
     ) -> Iterator[str]:
         """Continues a text piece by piece, as tokens come; each piece is whole characters.
 
@@ -148,25 +136,21 @@ class Model:
                 plain text.
             max_tokens: most tokens to draw; None draws until the context is full.
             stop: texts that end the answer; they are not part of it.
-            temperature: 0 always takes the most probable token.
-            top_k: draw among the k best; 0 = all.
-            top_p: draw among the best that together have this probability; 1 = all.
-            min_p: draw among those at least this probable relative to the best; 0 = all.
-            repeat_penalty: above 1 weakens tokens that were there lately.
-            repeat_last_n: how many tokens back the penalty looks.
-            seed: the same seed gives the same text on the same machine; None takes a fresh one.
+            **sampling: fields of `SamplingOptions`, such as ``temperature`` (0 always takes the most probable token),
+                ``top_k``, ``top_p``, ``min_p``, or ``seed`` (the same one gives the same text on the same machine).
 
         Raises:
             ClosedError: the model was closed.
             ContextFullError: the prompt has more than `n_ctx` tokens.
             ResourceError: no memory is left for one more stream at the same time.
+            TypeError: there is no such option.
             ValueError: an option is out of range, or the prompt has no tokens.
 
         Example:
             >>> for piece in model.stream("Once upon a time", max_tokens=64):
             ...     print(piece, end="", flush=True)
         """
-        options = SamplingOptions(temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed)
+        options = SamplingOptions(**sampling)
         steps = self.generate(prompt, sampling=options, max_tokens=max_tokens, stop=stop)
         return (step.text for step in steps if step.text)
 
@@ -177,6 +161,7 @@ class Model:
         sampling: SamplingOptions | None = None,
         max_tokens: int | None = 256,
         stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
     ) -> Iterator[Step]:
         """As `stream`, token by token, with ids, the reason of the end, and timings.
 
@@ -185,6 +170,7 @@ class Model:
             sampling: how tokens are chosen.
             max_tokens: most tokens to draw; None draws until the context is full.
             stop: texts that end the answer.
+            logprobs: also give the log-probability of each token, and of so many of the most probable ones.
 
         Example:
             >>> *_, last = model.generate("Once upon a time", max_tokens=64)
@@ -195,13 +181,11 @@ class Model:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         if len(ids) == 0:
             raise ValueError("the prompt has no tokens: this model does not begin a text by itself")
-        return self._generate(ids, sampling, max_tokens, stop)
+        return self._generate(ids, sampling=sampling, max_tokens=max_tokens, stop=stop, logprobs=logprobs)
 
-    def _generate(
-        self, ids: Sequence[int], sampling: SamplingOptions | None, max_tokens: int | None, stop: str | Sequence[str]
-    ) -> Iterator[Step]:
+    def _generate(self, ids: Sequence[int], **options: Any) -> Iterator[Step]:
         with self._borrowed_session() as session:
-            yield from generate(session, self.tokenizer, ids, sampling=sampling, max_tokens=max_tokens, stop=stop)
+            yield from generate(session, self.tokenizer, ids, **options)
 
     def chat(self, system: str | None = None, **options: Any) -> Chat:
         """Starts a conversation in a session of its own; see `Chat`.
@@ -292,7 +276,8 @@ class Model:
     def close(self) -> None:
         """Stops what runs, frees the memory and lets go of the file; safe to call twice.
 
-        Streams that are still open raise `ClosedError` when they are asked for more.
+        What runs in another thread ends with `CancelledError`; streams that are still open raise `ClosedError` when
+        they are asked for more.
         """
         with self._lock:
             self._closed = True
@@ -328,6 +313,10 @@ class Model:
         session = Session(native, n_ctx=n_ctx, n_threads=n_threads, kv_type=self._kv_type)
         with self._lock:
             self._sessions.add(session)
+            closed = self._closed
+        if closed:  # in another thread, meanwhile
+            session.close()
+            self._check_open()
         return session
 
     @contextmanager
@@ -358,7 +347,7 @@ def build_program(file: GGUFFile) -> Program:
     """
     from iqrun.models import ARCHITECTURES
 
-    name = file.metadata.get_str("general.architecture")
+    name = file.metadata.get_str(keys.ARCHITECTURE)
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(f"{file.path}: architecture {name!r} is not implemented; iqrun runs {known}")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from iqrun.errors import CancelledError, ContextFullError, FormatError, IqrunError, ResourceError, UnsupportedModelError
 
 try:
-    from iqrun import _native
+    import iqrun._native as _native
 except ImportError as error:  # an interrupted build, or another platform's wheel
     raise ImportError(
         f"iqrun's native module is missing or was built for another machine ({error}); reinstall with: pip install -e ."

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from iqrun import formats
 from iqrun.errors import GGUFError, UnsupportedModelError
-from iqrun.gguf import GGUFFile, TensorInfo
+from iqrun.gguf import GGUFFile, TensorInfo, keys
 
 Rows = Literal["tokens", "outputs"]
 Kind = Literal["embed", "select", "rms_norm", "matmul", "gated_matmul", "rope_table", "rope", "attention", "add"]
@@ -103,7 +103,7 @@ class Program:
     def __init__(self, file: GGUFFile, *, n_layer: int) -> None:
         self._file = file
         self.path = file.path
-        self.arch = file.metadata.get_str("general.architecture")
+        self.arch = file.metadata.get_str(keys.ARCHITECTURE)
         self.n_layer = n_layer
         self.n_vocab = 0
         self.ops: list[Op] = []

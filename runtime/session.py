@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock, current_thread, main_thread
 from types import TracebackType
@@ -17,6 +17,7 @@ from iqrun import formats, machine
 from iqrun.errors import CancelledError, ClosedError, ContextFullError, ResourceError
 from iqrun.lowering import NativeProgram
 from iqrun.native import check, ffi, lib, pointer
+from iqrun.program import Buffer, Program
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Want: TypeAlias = Literal["last", "all"] | npt.NDArray[np.bool_]
@@ -71,7 +72,7 @@ class Session:
         """
         _check_arguments(n_ctx, n_threads, kv_type, n_batch)
         self._native_program: NativeProgram | None = native_program
-        self._program = native_program.program
+        self._n_ids, self._logits = native_program.program.n_vocab, native_program.program.logits
         self.n_ctx, self.n_threads, self._n_batch = n_ctx, n_threads, min(n_batch, n_ctx)
         self._params = _params(n_ctx, self._n_batch, n_threads, kv_type)
         _check_memory(native_program, self._params)
@@ -80,9 +81,9 @@ class Session:
         self._one, self._one_arrays = _batch(np.zeros(1, np.int32), np.ones(1, np.uint8))
         self._lock = Lock()  # held while the context computes
         self._cancel_lock = Lock()  # held while the context is cancelled or taken away
-        self._cancelled = False
+        self._cancelled = self._closing = False
         self._pid = os.getpid()
-        self._n_op = len(self._program.ops)
+        self._n_op = len(native_program.program.ops)
         self._ops_per_call = 1
         self._call_seconds = 0.0
 
@@ -98,7 +99,7 @@ class Session:
     @property
     def n_vocab(self) -> int:
         """Number of logits per token."""
-        return self._program.logits.n_cols
+        return self._logits.n_cols
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -136,6 +137,40 @@ class Session:
                 self._truncate(n_past)
                 raise
         return out[0] if isinstance(want, str) and want == "last" else out
+
+    def trace(
+        self,
+        ids: Sequence[int] | npt.NDArray[np.integer[Any]],
+        ops: Sequence[int],
+        visit: Callable[[int, Floats], object],
+    ) -> None:
+        """Appends tokens and shows what goes into chosen operations on the way; computes no logits.
+
+        Args:
+            ids: at least one token id.
+            ops: indices of operations of the program, ascending.
+            visit: called as ``visit(op, x)`` just before each of them; `x` is the operation's first input, float32
+                ``(n_tokens of the step, n_cols)``, a view that is valid during the call only.
+
+        Raises:
+            ContextFullError, CancelledError, ClosedError, ValueError: as `evaluate`; the session is unchanged.
+        """
+        tokens = self._checked_ids(ids)
+        with self._lock:
+            self._check_usable()
+            self._check_room(len(tokens))
+            n_past = len(self._tokens)
+            self._cancelled = False
+            try:
+                for first in range(0, len(tokens), self._n_batch):
+                    if self._cancelled:
+                        raise CancelledError("the evaluation was cancelled")
+                    piece = tokens[first : first + self._n_batch]
+                    self._trace_step(piece, ops, visit)
+                    self._tokens += piece.tolist()
+            except BaseException:
+                self._truncate(n_past)
+                raise
 
     def truncate(self, length: int) -> None:
         """Keeps only the first `length` tokens.
@@ -179,6 +214,7 @@ class Session:
         if self._pid != os.getpid():
             self._context = None  # the child has a copy of the memory, but no threads to stop
             return
+        self._closing = True  # whoever waits for the lock shall not begin
         self.cancel()
         with self._lock, self._cancel_lock:
             context, self._context, self._native_program = self._context, None, None
@@ -187,8 +223,15 @@ class Session:
 
     # ---- inside ----
 
+    @property
+    def _program(self) -> Program:
+        """What runs here. A closed session has forgotten it: it refers to the weights, and so to the file's map."""
+        if self._native_program is None:
+            raise ClosedError("this session is closed")
+        return self._native_program.program
+
     def _check_usable(self) -> None:
-        if self._context is None:
+        if self._context is None or self._closing:
             raise ClosedError("this session is closed: its model was closed, or close() was called")
         if self._pid != os.getpid():
             raise ClosedError("a model loaded before a fork cannot run in the child process: load it there")
@@ -197,9 +240,9 @@ class Session:
         array = np.asarray(ids)
         if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
             raise ValueError("the token ids must be a flat list of at least one integer")
-        bad = array[(array < 0) | (array >= self._program.n_vocab)]
+        bad = array[(array < 0) | (array >= self._n_ids)]
         if bad.size:
-            raise ValueError(f"token id {bad[0]} is not in the vocabulary of {self._program.n_vocab} tokens")
+            raise ValueError(f"token id {bad[0]} is not in the vocabulary of {self._n_ids} tokens")
         return np.ascontiguousarray(array, dtype=np.int32)
 
     def _check_room(self, n_tokens: int) -> None:
@@ -215,7 +258,7 @@ class Session:
 
     def _evaluate_one(self, token: int) -> Floats:
         """The step of the decode loop, without the arrays that a batch needs: microseconds count here."""
-        if not isinstance(token, (int, np.integer)) or not 0 <= token < self._program.n_vocab:
+        if not isinstance(token, (int, np.integer)) or not 0 <= token < self._n_ids:
             self._checked_ids([token])  # raises
         out = np.empty(self.n_vocab, np.float32)
         with self._lock:
@@ -282,9 +325,31 @@ class Session:
 
     def _read_logits(self, out: Floats) -> None:
         if out.size:
-            n_rows = ffi.new("uint32_t *")
-            data = lib.iq_context_buffer(self._context, self._program.logits.index, n_rows)
-            ffi.memmove(pointer(out, "float *", writable=True), data, out.nbytes)
+            out[:] = self._buffer(self._logits)
+
+    def _buffer(self, buffer: Buffer) -> Floats:
+        """A buffer of the open step: a view that is valid until the next operation runs."""
+        n_rows = ffi.new("uint32_t *")
+        data = lib.iq_context_buffer(self._context, buffer.index, n_rows)
+        raw = ffi.buffer(data, 4 * n_rows[0] * buffer.n_cols)
+        return np.frombuffer(raw, np.float32).reshape(n_rows[0], buffer.n_cols)
+
+    def _trace_step(
+        self, tokens: npt.NDArray[np.int32], ops: Sequence[int], visit: Callable[[int, Floats], object]
+    ) -> None:
+        batch, _arrays = _batch(tokens.copy(), np.ones(len(tokens), np.uint8))
+        caching = [index for index, op in enumerate(self._program.ops) if op.kind == "attention"]
+        commit = done = 0
+        try:
+            check(lib.iq_step_begin, self._context, batch)
+            for op in ops:
+                check(lib.iq_step_run, self._context, done, op)
+                done = op
+                visit(op, self._buffer(self._program.ops[op].src[0]))
+            check(lib.iq_step_run, self._context, done, max(done, *[index + 1 for index in caching[-1:]], 0))
+            commit = 1
+        finally:
+            lib.iq_step_end(self._context, commit)
 
 
 def _batch(tokens: npt.NDArray[np.int32], want: npt.NDArray[np.uint8]) -> tuple[Any, list[Any]]:
@@ -311,7 +376,7 @@ def _wanted(n_tokens: int, want: Want) -> npt.NDArray[np.bool_]:
 
 
 def _check_arguments(n_ctx: int, n_threads: int, kv_type: str, n_batch: int) -> None:
-    for name, value, high in (("n_ctx", n_ctx, 1 << 30), ("n_threads", n_threads, 1024), ("n_batch", n_batch, 1 << 16)):
+    for name, value, high in (("n_ctx", n_ctx, 1 << 30), ("n_threads", n_threads, 512), ("n_batch", n_batch, 1 << 16)):
         if not 1 <= value <= high:
             raise ValueError(f"{name} is {value}, but must be from 1 to {high}")
     if kv_type not in ("f16", "f32"):

@@ -42,7 +42,9 @@ def test_a_test_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["test"] for row in json.loads(capsys.readouterr().out)] == ["decode"]
 
 
-@pytest.mark.parametrize("words", [["-r", "0"], ["-n", "-1"], ["--profile", "--json"]])
+@pytest.mark.parametrize(
+    "words", [["-r", "0"], ["-n", "-1"], ["-p", "0", "-n", "0"], ["-c", "0"], ["--profile", "--json"]]
+)
 def test_wrong_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2 and one line."""
     assert main([*SMALL, *words]) == 2

@@ -6,50 +6,20 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iqrun import SamplingOptions
-from iqrun.chat import Chat
+from iqrun import Model
+from iqrun import load as iqrun_load
 from iqrun.cli import demo
 from iqrun.cli.main import main
-from iqrun.cli.repl import Repl, Settings
 from iqrun.models.demo import model_path
-from tests.test_chat import ScriptedModel, ScriptedSession
-
-SPEED = re.compile(r"(\d+ tokens), [\d.]+ tokens/s")
-
-
-class Screen:
-    """What a user of the loop types and sees: lines behind ``>`` were typed, lines in ``(...)`` are notes."""
-
-    def __init__(self, *lines: str | BaseException) -> None:
-        self._lines = iter(lines)
-        self.text = ""
-
-    def read(self, prompt: str) -> str | None:
-        line = next(self._lines, None)
-        if isinstance(line, BaseException):
-            raise line
-        self.text += prompt + ("^D" if line is None else line) + "\n"
-        return line
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def note(self, text: str) -> None:
-        self.text += "(" + SPEED.sub(lambda match: f"{match[1]}, N tokens/s", text) + ")\n"
-
-
-def transcript(answers: list[str], *lines: str | BaseException, n_ctx: int = 400, system: str | None = None) -> str:
-    """The screen after a conversation with a scripted model."""
-    screen = Screen(*lines)
-    chat = Chat(ScriptedModel(*answers, n_ctx=n_ctx), system=system)
-    Repl(chat, Settings(SamplingOptions(temperature=0.0)), write=screen.write, note=screen.note).run(screen.read)
-    return screen.text
+from tests.chat_screen import Screen, loop, transcript
+from tests.test_chat import ScriptedSession
 
 
 def test_a_conversation() -> None:
@@ -106,15 +76,26 @@ def test_unknown_commands(typed: str, answer: str) -> None:
 
 def test_set() -> None:
     """Shows and changes the options; a wrong name or value is told and changes nothing."""
-    text = transcript([], "/set", "/set temp 0.5", "/set top-k 3", "/set seed 7", "/set seed none", "/set n 5")
-    shown = [line for line in text.splitlines() if line.startswith("(temp")]
-    start = "(temp 0.0  top-k 40  top-p 0.95  min-p 0.05  repeat-penalty 1.0  seed none  n none)"
-    end = "(temp 0.5  top-k 3  top-p 0.95  min-p 0.05  repeat-penalty 1.0  seed none  n 5)"
-    assert (shown[0], shown[-1]) == (start, end)
-    assert "seed 7" in shown[3]
-    text = transcript([], "/set temp hot", "/set temp -1", "/set frob 1", "/set top-k", "/set n 0", "/set")
+    text = transcript([], "/set", "/set temp 0.5", "/set top-k 3", "/set seed 7", "/set seed none", "/set n 5", "/set")
+    lines = [line[1:-1] for line in text.splitlines() if line.startswith("(")]
+    assert lines[0] == "temp 0.0  top-k 40  top-p 0.95  min-p 0.05  seed none  repeat-last-n 64"
+    assert lines[-1].endswith("logit-bias none  ignore-eos off  n 5")
+    assert "temp 0.5  top-k 3  top-p 0.95  min-p 0.05  seed none  repeat-last-n 64" in lines
+    assert [line for line in lines if re.match(r"(temp|top-k|seed|n) \S+$", line)] == [
+        "temp 0.5",
+        "top-k 3",
+        "seed 7",
+        "seed none",
+        "n 5",
+    ]
+    text = transcript([], "/set temp hot", "/set temp -1", "/set frob 1", "/set frob", "/set n 0", "/set")
     assert text.count("(error: ") == 5
-    assert "there is no option frob; there are temp, top-k" in text and start in text
+    assert text.count("there is no option frob; there are temp, top-k") == 2 and "(temp 0.0  top-k 40  " in text
+    text = transcript(
+        [], "/set logit-bias 5+1 7-inf", "/set samplers kt", '/set dry-sequence-breaker "\\n" ab', "/set top-k"
+    )
+    for line in ("logit-bias 5+1 7-inf", "samplers top_k;temperature", "dry-sequence-breaker '\\n' ab", "top-k 40"):
+        assert f"({line})\n" in text
 
 
 def test_options_reach_the_model() -> None:
@@ -136,9 +117,9 @@ def test_system_message() -> None:
 def test_lines_that_go_on() -> None:
     """A backslash at the end joins lines, into one message."""
     screen = Screen("one \\", "two\\", "", "/exit")
-    chat = Chat(ScriptedModel("Yes."))
-    Repl(chat, Settings(SamplingOptions(temperature=0.0)), write=screen.write, note=screen.note).run(screen.read)
-    assert chat.messages[0]["content"] == "one \ntwo\n"
+    repl = loop(screen, "Yes.")
+    repl.run(screen.read)
+    assert repl.chat.messages[0]["content"] == "one \ntwo\n"
     assert screen.text.startswith("> one \\\n  two\\\n  \nYes.\n")
 
 
@@ -173,8 +154,7 @@ def test_ctrl_c_ends_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ScriptedSession, "evaluate", interrupted)
     screen = Screen("Hi", "never")
-    settings = Settings(SamplingOptions())
-    repl = Repl(Chat(ScriptedModel()), settings, write=screen.write, note=screen.note, interactive=False)
+    repl = loop(screen, interactive=False)
     with pytest.raises(KeyboardInterrupt):
         repl.run(screen.read)
     assert screen.text == "> Hi\n"
@@ -243,7 +223,8 @@ def test_demo_makes_damaged_files_anew(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_demo_refuses_unknown_types(capsys: pytest.CaptureFixture[str]) -> None:
     """In one line, before anything is done."""
-    assert main(["demo", "IQ9_Z", "--prompt", "x"]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "IQ9_Z", "--prompt", "x"])
     assert "IQ9_Z" in capsys.readouterr().err.upper()
 
 
@@ -310,3 +291,58 @@ def test_in_a_terminal(tmp_path: Path) -> None:
     assert child.exitstatus == 0
     history = (tmp_path / "data" / "iqrun" / "chat_history").read_text(encoding="utf-8")
     assert "+Tell me a story about a cat." in history and "+first\n+second\n" in history
+
+
+def test_in_a_narrow_terminal() -> None:
+    """Forty columns: words stay whole; Tab completes; the clipboard is the terminal's; several lines; saved talks."""
+    pexpect = pytest.importorskip("pexpect")
+    environment = {**os.environ, "TERM": "xterm", "LANG": "C.UTF-8", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    words = ["-m", "iqrun.cli.main", "demo", "--temp", "0", "-n", "60"]
+    child = pexpect.spawn(sys.executable, words, env=environment, encoding="utf-8", timeout=30, dimensions=(24, 40))
+    child.expect("/help lists")
+    child.expect(">")
+    child.send("Tell me a story about a cat.\r")
+    child.expect("Once upon a time")
+    child.expect(r"\[60 tokens")
+    answer = on_screen("Once upon a time" + child.before)
+    assert max(map(len, answer)) <= 39 and len(answer) > 3
+    with iqrun_model() as model:
+        expected = "".join(model.chat().send("Tell me a story about a cat.", temperature=0.0, max_tokens=60))
+    assert " ".join(" ".join(answer).split()) == " ".join(expected.split())
+    child.expect(">")
+    child.send("/cop\t")
+    child.expect("y")
+    child.send("\r")
+    child.expect(r"\x1b\]52;c;([A-Za-z0-9+/=]+)\x07")
+    assert b64decode(child.match[1]).decode() == expected
+    child.expect(">")
+    child.send("/save talk\r")
+    child.expect("/load talk brings it back")
+    child.expect(">")
+    child.send("/multiline\r")
+    child.expect("Alt-Enter sends")
+    child.expect(">")
+    child.send("/multiline\r")
+    child.expect("Enter sends")
+    child.expect(">")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def iqrun_model() -> Model:
+    return iqrun_load(demo.prepare(demo.DEFAULT_TYPE), n_ctx=1024)
+
+
+def on_screen(sent: str) -> list[str]:
+    """The lines of what was sent to a terminal, with words taken back where the wrapper did so."""
+    lines = [""]
+    for part in re.findall(r"\x1b\[\d*[DK]|\r?\n|[^\x1b\r\n]+", sent):
+        if part.endswith("\n"):
+            lines.append("")
+        elif part.endswith("D") and part.startswith("\x1b"):
+            lines[-1] = lines[-1][: -int(part[2:-1])]
+        elif not part.startswith("\x1b"):
+            lines[-1] += part
+    return lines

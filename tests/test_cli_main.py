@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +68,9 @@ def test_help_imports_no_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("words", [["frobnicate"], ["tokenize"], ["tokenize", "--frob"], ["--frob"]])
+@pytest.mark.parametrize(
+    "words", [["frobnicate"], ["demo", "IQ9_K"], ["demo", "Q2_K"], ["tokenize"], ["tokenize", "--frob"], ["--frob"]]
+)
 def test_misuse_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """argparse's own exit code, with its usage line."""
     with pytest.raises(SystemExit) as leaving:
@@ -107,6 +110,34 @@ def test_errors_are_one_line(
     assert cli.main(["tokenize", "-m", "x", "--debug"]) == code
     text = capsys.readouterr().err
     assert "Traceback" in text and text.endswith(line + "\n")
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_closed_stream_is_like_dev_null(stream: str) -> None:
+    """`iqrun ... 2>&-` and the like: the other streams get what they always get, and no traceback."""
+    from iqrun.models.demo import model_path
+
+    redirect = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}[stream]
+    words = f"run -m {model_path()} -n 3 --temp 0" + ("" if stream == "stdin" else " -p Once")
+    done = subprocess.run(
+        f"{sys.executable} -m iqrun.cli.main {words} {redirect}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (stream != "stdout")
+
+
+def test_messages_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names come from files and command lines: their control characters are shown as escapes."""
+    assert cli.main(["inspect", str(tmp_path / "\x1b[31m.gguf")]) == 1
+    ui.warn(["tensor \x1b[2J is odd"])
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\\x1b[31m.gguf" in err and "warning: tensor \\x1b[2J is odd\n" in err
+    assert "\x1b" not in ui.Progress("x").line(1, 2, 1.0, 80, "\x1b[31mname")
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,14 +42,16 @@ def test_text_report(text_file: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[2].split()[1] == "30"
 
 
-def test_reference_adds_the_divergence(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kl_base_adds_the_divergence(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A model does not diverge from itself."""
-    words = ["perplexity", "-m", DEMO, "-f", str(text_file), "-c", "32", "--reference", DEMO, "--json"]
+    words = ["perplexity", "-m", DEMO, "-f", str(text_file), "-c", "32", "--kl-base", DEMO, "--json"]
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["mean_kld"] == pytest.approx(0.0, abs=1e-9)
-    assert result["same_top"] == 1.0
-    assert result["ppl"] == result["reference_ppl"]
+    assert result["same_top1"] == 1.0
+    assert result["ppl"] == result["ppl_base"]
+    assert (result["ppl_ratio"], result["ppl_ratio_stderr"]) == (1.0, 0.0)
+    assert {"kld_stderr", "kld_p50", "kld_p99", "kld_max"} <= set(result)
 
 
 def test_mistakes_are_one_line(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,8 @@ def test_dry_run_writes_nothing(source: Path, tmp_path: Path, capsys: pytest.Cap
         [],
         ["a", "b"],
         ["a", "b", "IQ9_K"],
+        ["a", "b", "Q2_K"],
+        ["a", "b", "IQ3_K", "--embedding-type", "Q4_K"],
         ["a", "b", "IQ3_K", "--threads", "x"],
         ["a", "b", "IQ3_K", "--threads", "0"],
         ["a", "b", "IQ3_K", "--effort", "hard"],
@@ -99,6 +103,16 @@ def test_misuse_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
     assert captured.err
+
+
+def test_a_rule_that_matches_nothing_is_told(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in a regular expression must not pass silently: the job may take hours."""
+    rules = ("--tensor-type", "ffn_dwon=IQ6_K", "--tensor-type", "attn_v=IQ6_K", "--keep-f32", "atn_q")
+    assert quantize(source, tmp_path / "out.gguf", "IQ4_K", "--dry-run", *rules) == 0
+    err = capsys.readouterr().err
+    assert "'ffn_dwon' is found in no tensor's name" in err
+    assert "'atn_q' is found in no tensor's name" in err
+    assert "attn_v" not in err
 
 
 def test_failure_exits_with_1_and_one_sentence(
@@ -127,6 +141,35 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert not stop.value.code
     for word in ("--imatrix", "--pure", "--tensor-type", "--dry-run", "--overwrite", "examples:", "IQ3_K --imatrix"):
         assert word in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="POSIX signals")
+def test_termination_leaves_nothing_behind(tmp_path: Path) -> None:
+    """SIGTERM in the middle of a long job: the temporary file goes too."""
+    large = tiny_llama(tmp_path / "in.gguf", n_embd=1024, n_ff=4096, n_layer=1, weight_type="F16")
+    out = tmp_path / "folder" / "out.gguf"
+    out.parent.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "iqrun.cli.main",
+        "quantize",
+        str(large),
+        str(out),
+        "IQ2_K",
+        "--effort",
+        "best",
+        "-t",
+        "1",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    while not list(out.parent.iterdir()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(out.parent.iterdir()) == []
 
 
 def test_works_in_a_pipe(source: Path, tmp_path: Path) -> None:

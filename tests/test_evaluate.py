@@ -72,9 +72,9 @@ def test_divergence_of_two_distributions_is_the_textbook_s() -> None:
     result = divergence(FakeModel(q), FakeModel(p), "01234567" * 2, n_ctx=8)  # type: ignore[arg-type]
     assert result.mean_kld == pytest.approx(0.3 * log(0.3 / 0.2) + 0.2 * log(0.2 / 0.3), rel=1e-5)
     assert result.kld_stderr == pytest.approx(0.0, abs=1e-6)
-    assert result.same_top == 0.0
+    assert result.same_top1 == 0.0
     same = divergence(FakeModel(p), FakeModel(p), "01234567" * 2, n_ctx=8)  # type: ignore[arg-type]
-    assert (same.mean_kld, same.same_top) == (pytest.approx(0.0, abs=1e-9), 1.0)
+    assert (same.mean_kld, same.same_top1) == (pytest.approx(0.0, abs=1e-9), 1.0)
 
 
 def test_progress_and_max_chunks() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from iqrun import formats
 from iqrun.errors import FormatError, UnsupportedModelError
 from iqrun.formats import FORMATS, by_id, by_name, decode, encode, known_names
 from iqrun.native import check, ffi, lib
-
 from tests import format_reference
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "golden"

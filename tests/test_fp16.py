@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from iqrun.formats import decode, encode
 
 ALL = np.arange(65536, dtype=np.uint16)

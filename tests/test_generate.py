@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -53,6 +54,9 @@ class ByteTokenizer:
 
         def flush(self) -> str:
             return self.utf8.decode(b"", final=True)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id])
 
     def stream_decoder(self, *, at_start: bool = False) -> "ByteTokenizer.Decoder":
         return self.Decoder()
@@ -142,6 +146,53 @@ def test_stop_string_in_the_last_flush() -> None:
     assert text_of(run(b"ab\xe2\0", stop="b\ufffd")) == "a"
 
 
+def test_logprobs_are_the_models() -> None:
+    """9 for the scripted token and 0 for the 299 others: each step tells log-softmax of them, best first."""
+    total = math.log(math.exp(9) + 299)
+    biased = SamplingOptions(temperature=0, logit_bias={ord("z"): 99.0})
+    session = ScriptedSession(b"ab")
+    steps = list(generate(session, ByteTokenizer(), [5], sampling=biased, max_tokens=2, logprobs=2))
+    for step, letter in zip(steps, b"ab", strict=True):
+        assert step.token_id == ord("z") and step.logprob == pytest.approx(-total, rel=1e-6)
+        assert [found.token_id for found in step.top_logprobs] == [letter, 0]
+        assert [found.logprob for found in step.top_logprobs] == pytest.approx([9 - total, -total], rel=1e-6)
+    (step,) = generate(ScriptedSession(b"a"), ByteTokenizer(), [5], sampling=GREEDY, max_tokens=1, logprobs=0)
+    assert step.logprob == pytest.approx(9 - total, rel=1e-5) and step.top_logprobs == ()
+    assert run(b"a\0")[0].logprob is None
+
+
+def test_ignore_eos_goes_on() -> None:
+    """The end token is never drawn: the text ends with max_tokens."""
+    options = SamplingOptions(temperature=0, ignore_eos=True)
+    steps = list(generate(ScriptedSession(b"a\0b"), ByteTokenizer(), [5], sampling=options, max_tokens=3))
+    assert END not in [step.token_id for step in steps] and steps[-1].finish_reason == "length"
+
+
+def test_options_reach_the_engine() -> None:
+    """With the demo model: DRY breaks the repetition that a prompt of repetitions asks for, and the log-probabilities
+    are those of a distribution, with the greedy choice first.
+    """
+    import iqrun
+    from iqrun.models.demo import model_path
+
+    prompt = "The cat ran and ran. " * 6
+    with iqrun.load(model_path(), n_threads=1) as model:
+        plain = model.complete(prompt, max_tokens=12, temperature=0)
+        dried = model.complete(prompt, max_tokens=12, temperature=0, dry_multiplier=4.0, dry_penalty_last_n=-1)
+        step = next(model.generate(prompt, sampling=GREEDY, max_tokens=2, logprobs=model.n_vocab))
+    assert plain.endswith(". The cat") and not dried.endswith("The cat")
+    assert step.token_id == step.top_logprobs[0].token_id and step.logprob == step.top_logprobs[0].logprob
+    assert sum(math.exp(found.logprob) for found in step.top_logprobs) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_processors_see_prompt_and_answer() -> None:
+    """All tokens that were evaluated so far."""
+    seen = []
+    options = SamplingOptions(temperature=0, processors=[lambda tokens, logits: seen.append(list(tokens)) or logits])
+    list(generate(ScriptedSession(b"abc"), ByteTokenizer(), [5, 6], sampling=options, max_tokens=2))
+    assert seen == [[5, 6], [5, 6, ord("a")]]
+
+
 def test_wrong_arguments_are_refused_at_once() -> None:
     """Before the prompt is evaluated: the generator need not be started."""
     session = ScriptedSession(b"a")
@@ -149,6 +200,8 @@ def test_wrong_arguments_are_refused_at_once() -> None:
         generate(session, ByteTokenizer(), [1], stop=["a", ""])
     with pytest.raises(ValueError, match="max_tokens"):
         generate(session, ByteTokenizer(), [1], max_tokens=-1)
+    with pytest.raises(ValueError, match="logprobs"):
+        generate(session, ByteTokenizer(), [1], logprobs=-1)
     assert session.tokens == []
 
 

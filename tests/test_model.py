@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import iqrun
 from iqrun import machine
 from iqrun.gguf import GGUFFile
 from iqrun.model import build_program
+from tests.gguf_builder import tiny_llama
 from tests.reference_program import ReferenceSession
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
@@ -170,6 +173,39 @@ def test_closed_model_says_so() -> None:
         with pytest.raises(iqrun.ClosedError):
             use()
     assert "closed" in repr(model)
+
+
+def test_close_while_a_session_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that another thread was making is closed too: nothing keeps the file open."""
+    model = iqrun.load(DEMO, n_ctx=64)
+    held = model.session()
+    made: list[iqrun.Session] = []
+
+    def late(*words: Any, **options: Any) -> iqrun.Session:
+        made.append(iqrun.Session(*words, **options))
+        model.close()
+        return made[-1]
+
+    monkeypatch.setattr("iqrun.model.Session", late)
+    with pytest.raises(iqrun.ClosedError):
+        model.session()
+    for session in (held, *made):
+        with pytest.raises(iqrun.ClosedError):
+            session.evaluate([1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_close_unmaps_the_file_whoever_holds_on_to_the_rest(tmp_path: Path) -> None:
+    """Closed sessions, streams, chats and the tokenizer do not keep the map, and with it the disk space."""
+    path = tiny_llama(tmp_path / "m.gguf")
+    model = iqrun.load(path, n_ctx=64)
+    held: list[Any] = [model.session(), model.stream("the cat", max_tokens=9), model.tokenizer, model]
+    next(held[1])
+    assert str(path) in Path("/proc/self/maps").read_text()
+    model.close()
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    with pytest.raises(iqrun.ClosedError):
+        held[0].trace([1], [0], print)
 
 
 def test_model_without_close_is_collected() -> None:

@@ -10,7 +10,7 @@ PUBLIC = {
     *("CancelledError", "ClosedError", "ContextFullError", "FormatError", "GGUFError", "IqrunError", "QuantizeError"),
     *("ResourceError", "TemplateError", "TokenizerError", "UnsupportedModelError"),
     *("Chat", "GGUFFile", "Model", "SamplingOptions", "Session", "Tokenizer"),
-    *("__version__", "cpu_info", "divergence", "formats", "load", "perplexity", "quantize"),
+    *("__version__", "calibrate", "cpu_info", "divergence", "formats", "load", "perplexity", "quantize"),
 }
 
 

@@ -210,7 +210,7 @@ def test_odd_rows_fall_back_and_are_reported(tmp_path: Path) -> None:
     assert {"Q6_0", "Q8_0"} == {tensor.target for tensor in matrices}
     assert all(tensor.fallback is not None for tensor in matrices)
     assert len(matrices) == report.n_fallbacks
-    assert any("no multiple of 256" in warning for warning in report.warnings)
+    assert any("do not fill whole blocks" in warning for warning in report.warnings)
 
 
 def test_missing_imatrix_entries_are_a_warning(tmp_path: Path) -> None:

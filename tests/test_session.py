@@ -210,6 +210,29 @@ def test_close_stops_another_threads_evaluation(demo: NativeProgram) -> None:
     assert isinstance(outcome[0], CancelledError)
 
 
+def test_close_does_not_let_waiting_threads_begin(demo: NativeProgram) -> None:
+    """A thread that waits for its turn gets ClosedError: closing takes one batch, not all that is queued."""
+    session, ids = long_run(demo)
+    outcome: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            session.evaluate(ids)
+        except BaseException as error:
+            outcome.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(session) == 0:
+        time.sleep(0.001)
+    time.sleep(0.05)  # the other thread waits for the lock now
+    session.close()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert {type(error) for error in outcome} == {CancelledError, ClosedError}
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
 def test_ctrl_c_interrupts_a_long_prompt_and_takes_it_back(demo: NativeProgram) -> None:
     """A KeyboardInterrupt during prefill leaves the session as it was."""

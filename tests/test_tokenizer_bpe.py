@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,15 @@ def test_special_and_user_defined_tokens(tmp_path: Path) -> None:
     assert tokenizer.decode([256, 257]) == "<think><|end|>"
     assert tokenizer.decode([256, 257], skip_special=True) == "<think>"
     assert tokenizer.token_bytes(258) == b"pad ding"
+
+
+def test_tokenizer_outlives_its_file(tmp_path: Path) -> None:
+    """Nothing of it refers to the map: the merges, decoded for the first text, are a copy."""
+    path = write_vocabulary(tmp_path / "v", "gpt2", [*LETTERS, "th"], merges=["t h"], pre="gpt-2")
+    tokenizer = Tokenizer.from_gguf(path)
+    if sys.platform == "linux":
+        assert str(path) not in Path("/proc/self/maps").read_text()
+    assert tokenizer.encode("th") == [256]
 
 
 def test_merges_of_missing_tokens_are_dropped(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Names and numbers of the GGUF container: value types, metadata keys, limits.
 
-Key names with ``{arch}`` are templates: ``keys.N_EMBD.format(arch="llama")``.
+The keys of an architecture's hyper-parameters stand in `iqrun.hparams` and `iqrun.models`, where they are read.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ MIN_ALIGNMENT = 8
 MAX_ALIGNMENT = 65536
 
 ARCHITECTURE = "general.architecture"
-NAME = "general.name"
 TYPE = "general.type"
 ALIGNMENT = "general.alignment"
 FILE_TYPE = "general.file_type"
@@ -81,24 +80,12 @@ IMATRIX_CHUNK_COUNT = "imatrix.chunk_count"
 IMATRIX_CHUNK_SIZE = "imatrix.chunk_size"
 IMATRIX_DATASETS = "imatrix.datasets"
 
-# iqrun's own provenance
+# iqrun's own: second-moment matrices in an importance matrix (quantizer/grams.py), unfinished calibration, provenance
+GRAM_TENSORS = "iqrun.imatrix.gram.tensors"
+GRAM_SOURCES = "iqrun.imatrix.gram.sources"
+PART_FINGERPRINT = "iqrun.calibration.fingerprint"
+PART_CHUNKS = "iqrun.calibration.chunks"
 IQRUN_VERSION = "iqrun.version"
-
-VOCAB_SIZE = "{arch}.vocab_size"
-CONTEXT_LENGTH = "{arch}.context_length"
-EMBEDDING_LENGTH = "{arch}.embedding_length"
-BLOCK_COUNT = "{arch}.block_count"
-FEED_FORWARD_LENGTH = "{arch}.feed_forward_length"
-HEAD_COUNT = "{arch}.attention.head_count"
-HEAD_COUNT_KV = "{arch}.attention.head_count_kv"
-KEY_LENGTH = "{arch}.attention.key_length"
-VALUE_LENGTH = "{arch}.attention.value_length"
-RMS_EPS = "{arch}.attention.layer_norm_rms_epsilon"
-SLIDING_WINDOW = "{arch}.attention.sliding_window"
-ROPE_DIMENSION_COUNT = "{arch}.rope.dimension_count"
-ROPE_FREQ_BASE = "{arch}.rope.freq_base"
-ROPE_SCALING_TYPE = "{arch}.rope.scaling.type"
-ROPE_SCALING_FACTOR = "{arch}.rope.scaling.factor"
 
 TOKENIZER_MODEL = "tokenizer.ggml.model"
 TOKENIZER_PRE = "tokenizer.ggml.pre"
@@ -109,6 +96,8 @@ MERGES = "tokenizer.ggml.merges"
 BOS_TOKEN_ID = "tokenizer.ggml.bos_token_id"
 EOS_TOKEN_ID = "tokenizer.ggml.eos_token_id"
 UNKNOWN_TOKEN_ID = "tokenizer.ggml.unknown_token_id"
+EOT_TOKEN_ID = "tokenizer.ggml.eot_token_id"
+EOM_TOKEN_ID = "tokenizer.ggml.eom_token_id"
 ADD_BOS_TOKEN = "tokenizer.ggml.add_bos_token"
 ADD_EOS_TOKEN = "tokenizer.ggml.add_eos_token"
 ADD_SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"

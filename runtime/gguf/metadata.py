@@ -63,6 +63,11 @@ class StringArray(Sequence[str]):
     def __repr__(self) -> str:
         return f"<StringArray of {len(self)}>"
 
+    def copy(self) -> StringArray:
+        """The same strings in memory of their own, so that the file can go."""
+        first, end = int(self._starts[0]), int(self._starts[-1])
+        return StringArray(self._data[first:end].copy(), self._starts - self._starts[0])
+
     def raw(self, index: int) -> bytes:
         """The bytes of one string."""
         if not -len(self) <= index < len(self):

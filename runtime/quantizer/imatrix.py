@@ -5,7 +5,8 @@ Two file formats, told apart by their first bytes:
 - GGUF (llama.cpp): tensors ``NAME.in_sum2`` (n_cols, n_matrices), the sums of squared activations, and
   ``NAME.counts`` (1, n_matrices), how many were summed;
 - the older ``.dat``: i32 n_entries; per entry i32 length, name, i32 n_calls, i32 n_values, f32 values;
-  then, optionally, i32 chunks, i32 length, name of the text.
+  then, optionally, i32 chunks, i32 length, name of the text. The values are sums over calls (chunks of text) of the
+  mean squared activation in each; how many tokens a call had is not said.
 
 n_matrices is 1, or the number of experts of a mixture.
 """
@@ -26,7 +27,7 @@ from iqrun.gguf.mapping import MappedFile
 
 Floats = npt.NDArray[np.float32]
 
-_SUMS, _COUNTS = ".in_sum2", ".counts"
+SUMS, COUNTS = ".in_sum2", ".counts"
 _MIN_ENTRY_BYTES = 4 + 1 + 4 + 4 + 4
 _MAX_NAME_BYTES = 1024
 
@@ -38,14 +39,23 @@ class Imatrix:
     Attributes:
         path: where it was read.
         entries: per tensor name the mean squared activation, float32, flat: n_matrices x n_cols.
-        dataset: name of the text it was computed on, if the file says so.
+        counts: per tensor name how much was averaged, float32 (n_matrices,): tokens, or in a .dat chunks of text.
+        datasets: names of the texts it was computed on, if the file says so.
         n_chunks: chunks of text, if the file says so, else 0.
+        is_legacy: whether it is a .dat, whose counts are chunks.
     """
 
     path: str
     entries: Mapping[str, Floats]
-    dataset: str
+    counts: Mapping[str, Floats]
+    datasets: tuple[str, ...]
     n_chunks: int
+    is_legacy: bool
+
+    @property
+    def dataset(self) -> str:
+        """Name of the (first) text, or nothing."""
+        return next(iter(self.datasets), "")
 
     def of(self, tensor: TensorInfo, name: str | None = None) -> Floats | None:
         """The importance of a tensor's columns, float32 (n_matrices, n_cols), or None if the file has none.
@@ -97,20 +107,26 @@ def read_imatrix(path: str | PathLike[str]) -> Imatrix:
 
 def _read_gguf(path: str) -> Imatrix:
     with GGUFFile(path) as file:
-        names = [name[: -len(_SUMS)] for name in file.tensors if name.endswith(_SUMS)]
-        entries = {name: _mean(file, path, name) for name in names}
-        datasets = file.metadata.get_array(keys.IMATRIX_DATASETS, "str", ())
+        names = [name[: -len(SUMS)] for name in file.tensors if name.endswith(SUMS)]
+        counts = {name: _counts(file, path, name) for name in names}
+        entries = {name: _mean(file, path, name, counts[name]) for name in names}
+        datasets = tuple(file.metadata.get_array(keys.IMATRIX_DATASETS, "str", ()))
         n_chunks = file.metadata.get_uint(keys.IMATRIX_CHUNK_COUNT, 0)
-        return Imatrix(path, entries, next(iter(datasets), ""), n_chunks)
+        return Imatrix(path, entries, counts, datasets, n_chunks, is_legacy=False)
 
 
-def _mean(file: GGUFFile, path: str, name: str) -> Floats:
-    """Sums divided by counts; a matrix that was never used gets zeros, which say nothing."""
-    sums, counts = _float_rows(file, path, name + _SUMS), _float_rows(file, path, name + _COUNTS)
+def _counts(file: GGUFFile, path: str, name: str) -> Floats:
+    sums, counts = _float_rows(file, path, name + SUMS), _float_rows(file, path, name + COUNTS).reshape(-1)
     if counts.size != len(sums):
         raise _error(path, f"the entry of {name!r} has {len(sums)} sums but {counts.size} counts")
     if not np.all(np.isfinite(counts)) or np.any(counts < 0):
         raise _error(path, f"the entry of {name!r} has a count that is negative or not finite")
+    return counts
+
+
+def _mean(file: GGUFFile, path: str, name: str, counts: Floats) -> Floats:
+    """Sums divided by counts; a matrix that was never used gets zeros, which say nothing."""
+    sums = _float_rows(file, path, name + SUMS)
     return (sums / np.maximum(counts.reshape(-1, 1), 1)).astype(np.float32).reshape(-1)
 
 
@@ -127,17 +143,19 @@ def _read_dat(cursor: Cursor) -> Imatrix:
     if not 1 <= n_entries <= cursor.remaining // _MIN_ENTRY_BYTES:
         raise cursor.fail(f"not an importance matrix: {n_entries} entries do not fit the file", offset=0)
     entries: dict[str, Floats] = {}
+    counts: dict[str, Floats] = {}
     for _ in range(n_entries):
         name = _dat_string(cursor, "an entry's name", 1)
         if name in entries:
             raise cursor.fail(f"the entry of {name!r} occurs twice", key=name)
-        entries[name] = _dat_values(cursor, name)
+        entries[name], counts[name] = _dat_values(cursor, name)
     n_chunks = cursor.u32("the chunk count") if cursor.remaining >= 4 else 0
     dataset = _dat_string(cursor, "the name of the text", 0) if cursor.remaining >= 4 else ""
-    return Imatrix(cursor.path, entries, dataset, n_chunks)
+    return Imatrix(cursor.path, entries, counts, (dataset,) if dataset else (), n_chunks, is_legacy=True)
 
 
-def _dat_values(cursor: Cursor, name: str) -> Floats:
+def _dat_values(cursor: Cursor, name: str) -> tuple[Floats, Floats]:
+    """Mean values of an entry, and the number of calls."""
     n_calls = cursor.u32(f"the call count of {name!r}")
     n_values = cursor.u32(f"the value count of {name!r}")
     if n_values < 1:
@@ -146,7 +164,7 @@ def _dat_values(cursor: Cursor, name: str) -> Floats:
     values: Floats = cursor.data[start : cursor.offset].copy().view(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         values /= np.float32(max(n_calls, 1))
-    return values
+    return values, np.array([n_calls], np.float32)
 
 
 def _dat_string(cursor: Cursor, what: str, min_bytes: int) -> str:

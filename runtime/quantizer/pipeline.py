@@ -119,7 +119,7 @@ def quantize(
             n_bytes=plan.file_bytes,
             seconds=time.monotonic() - started,
             dry_run=dry_run,
-            warnings=_warnings(jobs, main, matrix),
+            warnings=(*_warnings(jobs, main, matrix), *_unmatched(recipe, source)),
             tensors=tuple(_tensor_report(job, error) for job, error in zip(jobs, errors, strict=True)),
         )
 
@@ -225,8 +225,14 @@ def _warnings(jobs: list[Job], main: Format, matrix: Imatrix | None) -> tuple[st
         found.append(f"the importance matrix says nothing about {_listed(blind)}: encoded without it")
     replaced = [job.choice.tensor.name for job in jobs if job.choice.fallback]
     if replaced:
-        found.append(f"rows that are no multiple of 256 weights got a wider type: {_listed(replaced)}")
+        found.append(f"rows that do not fill whole blocks got a wider type: {_listed(replaced)}")
     return tuple(found)
+
+
+def _unmatched(recipe: Recipe, source: GGUFFile) -> list[str]:
+    return [
+        f"the regular expression {regex!r} is found in no tensor's name" for regex in recipe.unmatched(source.tensors)
+    ]
 
 
 def _listed(names: list[str]) -> str:

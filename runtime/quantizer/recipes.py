@@ -7,7 +7,7 @@ more bytes than those that people know under the same names.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -120,6 +120,11 @@ class Recipe:
         """The type of `tensor`; `tied`: the model has no output matrix of its own."""
         wanted = self._wanted(tensor, tied)
         return Choice(tensor, None if wanted is None else fitting(wanted, tensor.n_cols), wanted)
+
+    def unmatched(self, names: Collection[str]) -> list[str]:
+        """The regular expressions that are found in none of the tensors' names: most likely a slip of the pen."""
+        patterns = [pattern for pattern, _ in self._overrides] + ([self._keep_f32] if self._keep_f32 else [])
+        return [p.pattern for p in patterns if not any(p.search(name) for name in names)]
 
     def _wanted(self, tensor: TensorInfo, tied: bool) -> Format | None:
         for pattern, chosen in self._overrides:

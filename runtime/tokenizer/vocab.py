@@ -18,9 +18,6 @@ from iqrun.errors import TokenizerError
 from iqrun.gguf import keys
 from iqrun.gguf.reader import GGUFFile
 
-EOT_TOKEN_ID = "tokenizer.ggml.eot_token_id"
-EOM_TOKEN_ID = "tokenizer.ggml.eom_token_id"
-
 # Texts of tokens that end an answer. Files name one eos id, while chat models end a turn with another token.
 END_TEXTS = (
     "</s>",
@@ -120,11 +117,11 @@ def read_vocab(file: GGUFFile) -> Vocab:
     types = _read_types(file, texts, warnings)
     ids = {
         key: _special_id(file, key, len(texts), warnings)
-        for key in (keys.BOS_TOKEN_ID, keys.EOS_TOKEN_ID, keys.UNKNOWN_TOKEN_ID, EOT_TOKEN_ID, EOM_TOKEN_ID)
+        for key in (keys.BOS_TOKEN_ID, keys.EOS_TOKEN_ID, keys.UNKNOWN_TOKEN_ID, keys.EOT_TOKEN_ID, keys.EOM_TOKEN_ID)
     }
     if metadata.get_str(keys.TOKENIZER_MODEL) == "llama":
         _add_spm_defaults(ids, file, types)
-    ends = [ids[keys.EOS_TOKEN_ID], ids[EOT_TOKEN_ID], ids[EOM_TOKEN_ID]]
+    ends = [ids[keys.EOS_TOKEN_ID], ids[keys.EOT_TOKEN_ID], ids[keys.EOM_TOKEN_ID]]
     return Vocab(
         model=metadata.get_str(keys.TOKENIZER_MODEL),
         pre=metadata.get_str(keys.TOKENIZER_PRE, None),
@@ -132,7 +129,7 @@ def read_vocab(file: GGUFFile) -> Vocab:
         texts=texts,
         types=types,
         scores=_read_scores(file, len(texts), warnings),
-        merges=metadata.get_array(keys.MERGES, "str", ()),
+        merges=_read_merges(file),
         bos_id=ids[keys.BOS_TOKEN_ID],
         eos_id=ids[keys.EOS_TOKEN_ID],
         unk_id=ids[keys.UNKNOWN_TOKEN_ID],
@@ -193,6 +190,12 @@ def _read_scores(file: GGUFFile, n_vocab: int, warnings: list[str]) -> npt.NDArr
         warnings.append(f"{int(bad.sum())} tokens have a score that is not a number; they count as the least likely")
         scores[bad] = -np.inf
     return scores
+
+
+def _read_merges(file: GGUFFile) -> Sequence[str]:
+    """The merges, undecoded: only text that is encoded needs them. They outlive the file."""
+    stored = file.metadata.get_array(keys.MERGES, "str", None)
+    return () if stored is None else stored.copy()
 
 
 def _special_id(file: GGUFFile, key: str, n_vocab: int, warnings: list[str]) -> int | None:

@@ -53,12 +53,22 @@ print(shlex.join(build.compile_args() + build.sources()))" "$cache/_native.c" >"
         $(tail -n 1 "$cache/arguments") '$cache/_native.c' -lm -o '$package/_native.abi3.so'")
 }
 
+# An emulated interpreter that starts itself emulated: what it believes to be sys.executable is this script.
+write_interpreter() {
+    cat >"$cache/python" <<SCRIPT
+#!/bin/sh
+export PYTHONPATH="\$PYTHONPATH:$cache/build:$site" PYTHONHOME="$sysroot/usr" PYTHONDONTWRITEBYTECODE=1
+exec qemu-aarch64 -0 "$cache/python" -L "$sysroot" -cpu "\$EMULATED_CPU" "$sysroot/usr/bin/python3.11" "\$@"
+SCRIPT
+    chmod +x "$cache/python"
+}
+
 unpack_python
 unpack_wheels
 build_package
+write_interpreter
 read -r -a tests <<<"${TESTS:-tests/test_formats.py tests/test_quantize_rows.py tests/test_kernels.py tests/test_engine.py tests/test_model.py}"
 for cpu in ${CPUS:-cortex-a76 cortex-a72}; do
     echo "== $cpu"
-    (cd "$root" && PYTHONPATH="$cache/build:$site" PYTHONDONTWRITEBYTECODE=1 \
-        qemu-aarch64 -L "$sysroot" -cpu "$cpu" "$sysroot/usr/bin/python3.11" -m pytest -p no:cacheprovider "${tests[@]}" "$@")
+    (cd "$root" && EMULATED_CPU=$cpu "$cache/python" -m pytest -p no:cacheprovider "${tests[@]}" "$@")
 done

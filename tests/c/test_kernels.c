@@ -69,10 +69,14 @@ typedef enum { Q_RANDOM, Q_LEAST, Q_MOST, Q_ALTERNATING, Q_KINDS } q_kind;
 
 static int8_t q_value(q_kind kind, size_t i) {
     switch (kind) {
-    case Q_LEAST: return -128;
-    case Q_MOST: return 127;
-    case Q_ALTERNATING: return i % 3 ? 127 : -128;
-    default: return (int8_t)(next_random() & 255);
+    case Q_LEAST:
+        return -128;
+    case Q_MOST:
+        return 127;
+    case Q_ALTERNATING:
+        return i % 3 ? 127 : -128;
+    default:
+        return (int8_t)(next_random() & 255);
     }
 }
 
@@ -89,7 +93,7 @@ static void fill_block(iq_q8_block *b, q_kind kind) {
     }
 }
 
-/* ---- comparison ----------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------------------------- */
 
 static float row_magnitude(const iq_format *format, const uint8_t *row, size_t n_cols) {
     static float weights[MOST_BLOCKS * IQ_SUPERBLOCK];
@@ -113,13 +117,22 @@ static void *aligned(size_t bytes) {
     return p;
 }
 
-static float *multiply(const test_case *c, const uint8_t *rows, const void *x, size_t x_stride, void *scratch, bool add) {
+static float *multiply(const test_case *c, const uint8_t *rows, const void *x, size_t x_stride, void *scratch,
+                       bool add) {
     const size_t n = c->n_tokens * (c->n_rows + GUARD) + GUARD;
     float *y = aligned(n * sizeof *y);
     for (size_t i = 0; i < n; i++) y[i] = 12345.0f;
-    const iq_matmul_task task = {.rows = rows, .row_bytes = c->row_bytes, .n_rows = c->n_rows, .n_cols = c->n_cols,
-                                 .x = x, .x_stride = x_stride, .n_tokens = c->n_tokens, .y = y + GUARD,
-                                 .y_stride = c->n_rows + GUARD, .scratch = scratch, .add = add};
+    const iq_matmul_task task = {.rows = rows,
+                                 .row_bytes = c->row_bytes,
+                                 .n_rows = c->n_rows,
+                                 .n_cols = c->n_cols,
+                                 .x = x,
+                                 .x_stride = x_stride,
+                                 .n_tokens = c->n_tokens,
+                                 .y = y + GUARD,
+                                 .y_stride = c->n_rows + GUARD,
+                                 .scratch = scratch,
+                                 .add = add};
     c->kernels->matmul(&task);
     return y;
 }
@@ -137,7 +150,8 @@ static bool guards_hold(const test_case *c, const float *y) {
 static bool results_agree(const test_case *c, const uint8_t *rows, const float *y, const float *expected, float base,
                           float x_most) {
     for (size_t r = 0; r < c->n_rows; r++) {
-        const float magnitude = row_magnitude(c->format, rows + r * c->row_bytes, c->n_cols) * x_most * (float)c->n_cols;
+        const float magnitude =
+            row_magnitude(c->format, rows + r * c->row_bytes, c->n_cols) * x_most * (float)c->n_cols;
         for (size_t t = 0; t < c->n_tokens; t++) {
             const size_t i = GUARD + t * (c->n_rows + GUARD) + r;
             if (!(fabsf(y[i] - base - expected[i]) <= 4e-6f * magnitude + 1e-6f * fabsf(base))) {
@@ -163,11 +177,13 @@ static bool run_case(const test_case *c, const iq_format_kernels *portable) {
         for (size_t t = 0; t < c->n_tokens && c->n_cols % IQ_SUPERBLOCK; t++) { /* columns past the end */
             iq_q8_block *last = (iq_q8_block *)(x + t * x_stride) + n_blocks - 1;
             float zeros[IQ_SUPERBLOCK], *from = zeros;
-            for (size_t i = 0; i < IQ_SUPERBLOCK; i++) zeros[i] = i < c->n_cols % IQ_SUPERBLOCK ? (float)(i % 7) - 3 : 0;
+            for (size_t i = 0; i < IQ_SUPERBLOCK; i++)
+                zeros[i] = i < c->n_cols % IQ_SUPERBLOCK ? (float)(i % 7) - 3 : 0;
             iq_kernels_portable.quantize_x(from, IQ_SUPERBLOCK, portable->order, last);
         }
     } else {
-        for (size_t i = 0; i < c->n_tokens * c->n_cols; i++) ((float *)x)[i] = (float)(next_random() % 255) / 128.0f - 1.0f;
+        for (size_t i = 0; i < c->n_tokens * c->n_cols; i++)
+            ((float *)x)[i] = (float)(next_random() % 255) / 128.0f - 1.0f;
     }
     void *scratch = aligned(IQ_SCRATCH_BYTES);
     test_case reference = *c;
@@ -182,7 +198,7 @@ static bool run_case(const test_case *c, const iq_format_kernels *portable) {
     return good;
 }
 
-/* ---- the walk through all cases ----------------------------------------------------------------------------------------- */
+/* ---- the walk through all cases --------------------------------------------------------------------------------- */
 
 static int failures;
 

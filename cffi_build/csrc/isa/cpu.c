@@ -58,7 +58,7 @@ bool iq_cpu_has_avx2(void) {
 
 bool iq_cpu_has_avx512(void) {
     const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31; /* of ebx */
-    const uint32_t vbmi = 1u << 1, vnni = 1u << 11;                          /* of ecx */
+    const uint32_t vbmi = 1u << 1, vnni = 1u << 11;                           /* of ecx */
     const cpuid_result r = cpuid(7);
     return iq_cpu_has_avx2() && os_saves(SAVES_AVX512) && has_all(r.ebx, f | dq | bw | vl) &&
            has_all(r.ecx, vbmi | vnni);

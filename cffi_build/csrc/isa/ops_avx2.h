@@ -75,6 +75,8 @@ IQ_INLINE void f32x16_store_f16(void *p, f32x16 a) {
 IQ_INLINE f32x16 f32x16_splat_f16(const void *p) {
     return f32x16_set1(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(iq_load_u16(p)))));
 }
+/* Eight bytes at p must be readable. */
+IQ_INLINE f32x16 f32x16_splat_first_f16(const void *p) { return f32x16_splat_f16(p); }
 IQ_INLINE f32x16 f32x16_load_bf16(const void *p) {
     const __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     const __m256i high = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1));
@@ -122,7 +124,7 @@ IQ_INLINE void f32x16_store_i8(int8_t *p, f32x16 a) {
     _mm_storeu_si128((__m128i *)p, bytes);
 }
 
-/* ---- 64 codes ----------------------------------------------------------------------------------------------------- */
+/* ---- 64 codes --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     __m256i v[2];
@@ -163,9 +165,7 @@ IQ_INLINE lanes64 v_load8x4_twice(const uint8_t *p, size_t stride, int n) {
     return LANES64(load8_twice_pair(p, stride, n), load8_twice_pair(p + 2 * stride, stride, n));
 }
 IQ_INLINE lanes64 v_load32x2(const uint8_t *a, const uint8_t *b) { return LANES64(load32(a), load32(b)); }
-IQ_INLINE lanes64 v_set1(int value) {
-    return LANES64(_mm256_set1_epi8((char)value), _mm256_set1_epi8((char)value));
-}
+IQ_INLINE lanes64 v_set1(int value) { return LANES64(_mm256_set1_epi8((char)value), _mm256_set1_epi8((char)value)); }
 IQ_INLINE lanes64 v_and(lanes64 a, int mask) { return LANES64_MAP(_mm256_and_si256, a, _mm256_set1_epi8((char)mask)); }
 IQ_INLINE lanes64 v_or(lanes64 a, lanes64 b) { return LANES64_MAP2(_mm256_or_si256, a, b); }
 IQ_INLINE lanes64 v_add(lanes64 a, lanes64 b) { return LANES64_MAP2(_mm256_add_epi8, a, b); }
@@ -218,9 +218,7 @@ typedef struct {
 } lut64;
 
 IQ_INLINE lanes64 v_signed(lanes64 a) { return a; }
-IQ_INLINE lut16 lut16_u7(const int8_t *t) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)t));
-}
+IQ_INLINE lut16 lut16_u7(const int8_t *t) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)t)); }
 IQ_INLINE lut16 lut16_s8(const int8_t *t) { return lut16_u7(t); }
 IQ_INLINE lut32 lut32_u7(const int8_t *t) { return (lut32){{lut16_u7(t), lut16_u7(t + 16)}}; }
 IQ_INLINE lut32 lut32_s8(const int8_t *t) { return lut32_u7(t); }
@@ -240,7 +238,7 @@ IQ_INLINE lanes64 v_lut16(lut16 t, lanes64 index) { return LANES64_MAP(lookup16,
 IQ_INLINE lanes64 v_lut32(lut32 t, lanes64 index) { return LANES64_MAP(lookup32, index, t); }
 IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 index) { return LANES64_MAP(lookup64, index, t); }
 
-/* ---- dot products --------------------------------------------------------------------------------------------------- */
+/* ---- dot products ----------------------------------------------------------------------------------------------- */
 
 /* The products of 64 codes with 64 activations, summed within slots as far as is free. */
 typedef struct {
@@ -271,7 +269,7 @@ IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
     return sums;
 }
 
-/* ---- one small integer per slot ---------------------------------------------------------------------------------------- */
+/* ---- one small integer per slot --------------------------------------------------------------------------------- */
 
 typedef __m128i slots; /* bytes in lane order; arithmetic modulo 256 */
 
@@ -321,12 +319,12 @@ IQ_INLINE __m256 choose_half(uint32_t bits, const int32_t *lane_bit, __m256 a, _
 IQ_INLINE f32x16 choose_bits(uint32_t bits, const int32_t *lane_bit, f32x16 a, f32x16 b) {
     return F32X16(choose_half(bits, lane_bit, a.v[0], b.v[0]), choose_half(bits, lane_bit + 8, a.v[1], b.v[1]));
 }
-/* b in the lanes whose sub-block's (32-block's) bit is set, else a; a bit per sub-block in natural order */
-IQ_INLINE f32x16 slots_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    return choose_bits(bits, lane_sub_block_bit[order], a, b);
+/* b in the lanes whose bit of word is set, else a; bit first + n is that of sub-block (32-block) n */
+IQ_INLINE f32x16 slots_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    return choose_bits(word >> first, lane_sub_block_bit[order], a, b);
 }
-IQ_INLINE f32x16 slots_pair_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    return choose_bits(bits, lane_block_bit[order], a, b);
+IQ_INLINE f32x16 slots_pair_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    return choose_bits(word >> first, lane_block_bit[order], a, b);
 }
 IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
     const __m128i odd = _mm_slli_epi16(s, 7); /* bit 0 at each byte's sign */
@@ -334,12 +332,20 @@ IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
     const __m256 high = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(odd, odd)));
     return F32X16(_mm256_blendv_ps(a.v[0], b.v[0], low), _mm256_blendv_ps(a.v[1], b.v[1], high));
 }
+/* Through a table of 16 values */
+IQ_INLINE f32x16 slots_nibble_values(uint64_t word, iq_slot_order order, const nibble_values *values) {
+    return slots_f32(_mm_shuffle_epi8(_mm_load_si128((const __m128i *)values->i8), slots_nibbles(word, order)));
+}
+/* nibble + 16 * crumb - 32 */
+IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_order order) {
+    return slots_f32(slots_add(slots_join(slots_nibbles(nibbles, order), slots_crumbs(crumbs, order), 4), -32));
+}
 /* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
 IQ_INLINE __m256 gather8_f16(const uint8_t *p, size_t stride) {
-    const __m128i h = _mm_setr_epi16(
-        (short)iq_load_u16(p), (short)iq_load_u16(p + stride), (short)iq_load_u16(p + 2 * stride),
-        (short)iq_load_u16(p + 3 * stride), (short)iq_load_u16(p + 4 * stride), (short)iq_load_u16(p + 5 * stride),
-        (short)iq_load_u16(p + 6 * stride), (short)iq_load_u16(p + 7 * stride));
+    const __m128i h = _mm_setr_epi16((short)iq_load_u16(p), (short)iq_load_u16(p + stride),
+                                     (short)iq_load_u16(p + 2 * stride), (short)iq_load_u16(p + 3 * stride),
+                                     (short)iq_load_u16(p + 4 * stride), (short)iq_load_u16(p + 5 * stride),
+                                     (short)iq_load_u16(p + 6 * stride), (short)iq_load_u16(p + 7 * stride));
     return _mm256_cvtph_ps(h);
 }
 IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
@@ -349,10 +355,11 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
                   _mm256_permutevar8x32_ps(x, _mm256_load_si256(index + 1)));
 }
 
-/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------------- */
+/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------ */
 
 /* Codes and activations are widened to int16: vpmaddwd is exact for every pattern, and two of them with their additions
- * are as many instructions as the byte route with signs. A unit is 16 rows x columns 0, 1, then 16 rows x columns 2, 3. */
+ * are as many instructions as the byte route with signs.
+ * A unit is 16 rows x columns 0, 1, then 16 rows x columns 2, 3. */
 #define TILE_UNIT 128
 #define TILE_TOKENS 2
 #define TILE_X_BYTES 2
@@ -370,12 +377,20 @@ IQ_INLINE i32x16 tile_init(const int32_t *bias) {
     (void)bias;
     return I32X16(_mm256_setzero_si256(), _mm256_setzero_si256());
 }
+/* Integer additions may be reordered, and gcc does: all products first, then spills. This ends each step. */
+#if defined(__GNUC__)
+#define KEEP_ORDER(x) __asm__("" : "+x"(x))
+#else
+#define KEEP_ORDER(x) ((void)0)
+#endif
 /* acc[row] += 4 codes of the row times activations 4c .. 4c + 3 */
 IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
     for (int i = 0; i < 2; i++) {
         const __m256i q2 = _mm256_set1_epi32((int)iq_load_u32(x + 8 * c + 4 * i));
         acc.v[0] = _mm256_add_epi32(acc.v[0], _mm256_madd_epi16(w.v[2 * i], q2));
         acc.v[1] = _mm256_add_epi32(acc.v[1], _mm256_madd_epi16(w.v[2 * i + 1], q2));
+        KEEP_ORDER(acc.v[0]);
+        KEEP_ORDER(acc.v[1]);
     }
     return acc;
 }
@@ -398,15 +413,15 @@ IQ_INLINE void transpose8(__m256i r[8]) {
         r[4 + i] = _mm256_permute2x128_si256(t[i], t[4 + i], 0x31);
     }
 }
-/* 64 codes of each of 16 rows, four slots, to four units per slot */
-IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
+/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
+IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
     for (int part = 0; part < 4; part++) { /* 8 rows x 32 codes */
         const int half = part / 2, first_row = part % 2 * 8;
         __m256i r[8];
         for (int i = 0; i < 8; i++) r[i] = rows[first_row + i].v[half];
         transpose8(r);
         for (int i = 0; i < 8; i++) { /* column group i: 8 rows x 4 codes */
-            uint8_t *unit = slots_out[2 * half + i / 4] + i % 4 * TILE_UNIT + first_row * 4;
+            uint8_t *unit = units + (size_t)(2 * half + i / 4) * stride + i % 4 * TILE_UNIT + first_row * 4;
             const __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(r[i]));
             const __m256i high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(r[i], 1));
             const __m256i a = _mm256_shuffle_epi32(low, 0xd8), b = _mm256_shuffle_epi32(high, 0xd8);

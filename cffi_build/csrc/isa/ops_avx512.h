@@ -34,15 +34,15 @@ IQ_INLINE f32x16 f32x16_select_gt(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
 }
 IQ_INLINE float f32x16_reduce_add(f32x16 a) { return _mm512_reduce_add_ps(a); }
 IQ_INLINE float f32x16_reduce_max(f32x16 a) { return _mm512_reduce_max_ps(a); }
-IQ_INLINE f32x16 f32x16_load_f16(const void *p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
+IQ_INLINE f32x16 f32x16_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 IQ_INLINE void f32x16_store_f16(void *p, f32x16 a) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-IQ_INLINE f32x16 f32x16_splat_f16(const void *p) {
-    return _mm512_cvtph_ps(_mm256_set1_epi16((short)iq_load_u16(p)));
+/* Eight bytes at p must be readable: a conversion from memory saves a shuffle. */
+IQ_INLINE f32x16 f32x16_splat_first_f16(const void *p) {
+    return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)));
 }
+IQ_INLINE f32x16 f32x16_splat_f16(const void *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)iq_load_u16(p))); }
 IQ_INLINE f32x16 f32x16_load_bf16(const void *p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
@@ -69,7 +69,7 @@ IQ_INLINE void f32x16_store_i8(int8_t *p, f32x16 a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
 }
 
-/* ---- 64 codes ----------------------------------------------------------------------------------------------------- */
+/* ---- 64 codes --------------------------------------------------------------------------------------------------- */
 
 typedef __m512i lanes64;
 
@@ -84,8 +84,9 @@ IQ_INLINE lanes64 v_load32_twice(const void *p, int n) {
 IQ_INLINE lanes64 v_load16x4(const uint8_t *p, size_t stride) {
     const __m256i a = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p)),
                                               _mm_loadu_si128((const __m128i *)(p + stride)), 1);
-    const __m256i b = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(p + 2 * stride))),
-                                              _mm_loadu_si128((const __m128i *)(p + 3 * stride)), 1);
+    const __m256i b =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(p + 2 * stride))),
+                                _mm_loadu_si128((const __m128i *)(p + 3 * stride)), 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 /* 16 bytes four times, copy k shifted right by 2k; the upper bits of each byte are undefined. */
@@ -135,8 +136,8 @@ IQ_INLINE lanes64 v_gray16(lanes64 a) {
 /* Bit 0 of each of the 64 16-bit words of 128 bytes. */
 IQ_INLINE uint64_t low_bits_of_words(const uint8_t *p) {
     const __m512i one = _mm512_set1_epi16(1);
-    return (uint64_t)_mm512_test_epi16_mask(v_load(p), one) |
-           (uint64_t)_mm512_test_epi16_mask(v_load(p + 64), one) << 32;
+    return (uint64_t)_mm512_test_epi16_mask(v_load(p), one) | (uint64_t)_mm512_test_epi16_mask(v_load(p + 64), one)
+                                                                  << 32;
 }
 /* 64 bits, one per lane in order: `value` where set, else 0. */
 IQ_INLINE lanes64 v_from_bits(uint64_t bits, int value) {
@@ -156,7 +157,7 @@ IQ_INLINE lanes64 v_lut16(lut16 t, lanes64 index) { return _mm512_permutexvar_ep
 IQ_INLINE lanes64 v_lut32(lut32 t, lanes64 index) { return _mm512_permutexvar_epi8(index, t); }
 IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 index) { return _mm512_permutexvar_epi8(index, t); }
 
-/* ---- dot products --------------------------------------------------------------------------------------------------- */
+/* ---- dot products ----------------------------------------------------------------------------------------------- */
 
 /* The products of 64 codes with 64 activations, summed within slots as far as is free. */
 typedef __m512i dot64;
@@ -172,7 +173,7 @@ IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-/* ---- one small integer per slot ---------------------------------------------------------------------------------------- */
+/* ---- one small integer per slot --------------------------------------------------------------------------------- */
 
 typedef __m512i slots; /* int32 lanes in lane order */
 
@@ -186,6 +187,19 @@ IQ_INLINE __m512i lane_offsets(const int32_t *index, int log2_bits) {
 }
 IQ_INLINE slots slots_nibbles(uint64_t word, iq_slot_order order) {
     return slots_fields(word, lane_offsets(lane_sub_block[order], 2), 15);
+}
+/* Through a table of 16 values; vpermps looks at 4 bits. */
+IQ_INLINE f32x16 slots_nibble_values(uint64_t word, iq_slot_order order, const nibble_values *values) {
+    const __m512i bytes =
+        _mm512_multishift_epi64_epi8(lane_offsets(lane_sub_block[order], 2), _mm512_set1_epi64((long long)word));
+    return _mm512_permutexvar_ps(bytes, _mm512_load_ps(values->f32));
+}
+/* nibble + 16 * crumb - 32 */
+IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_order order) {
+    const __m512i high =
+        _mm512_multishift_epi64_epi8(lane_offsets(lane_sub_block[order], 1), _mm512_set1_epi32((int)crumbs));
+    return _mm512_add_ps(slots_nibble_values(nibbles, order, &values_0_to_15),
+                         _mm512_permutexvar_ps(high, _mm512_load_ps(values_of_crumbs.f32)));
 }
 IQ_INLINE slots slots_crumbs(uint32_t word, iq_slot_order order) {
     return slots_fields(word, lane_offsets(lane_sub_block[order], 1), 3);
@@ -214,24 +228,26 @@ IQ_INLINE slots slots_join(slots low, slots high, int shift) { /* low + (high <<
     return _mm512_or_si512(low, _mm512_slli_epi32(high, (unsigned)shift));
 }
 IQ_INLINE f32x16 slots_f32(slots a) { return _mm512_cvtepi32_ps(a); }
-/* b in the lanes whose sub-block's (32-block's) bit is set, else a; a bit per sub-block in natural order */
-IQ_INLINE f32x16 slots_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    const __m512i mask = _mm512_load_si512(lane_sub_block_bit[order]);
-    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(_mm512_set1_epi32((int)bits), mask), a, b);
+/* b in the lanes whose bit of word is set, else a; bit first + n is that of sub-block (32-block) n */
+IQ_INLINE f32x16 choose_bits(uint32_t word, int first, const int32_t *lane_bit, f32x16 a, f32x16 b) {
+    const __m512i mask = _mm512_slli_epi32(_mm512_load_si512(lane_bit), (unsigned)first);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(_mm512_set1_epi32((int)word), mask), a, b);
 }
-IQ_INLINE f32x16 slots_pair_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    const __m512i mask = _mm512_load_si512(lane_block_bit[order]);
-    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(_mm512_set1_epi32((int)bits), mask), a, b);
+IQ_INLINE f32x16 slots_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    return choose_bits(word, first, lane_sub_block_bit[order], a, b);
+}
+IQ_INLINE f32x16 slots_pair_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    return choose_bits(word, first, lane_block_bit[order], a, b);
 }
 IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
     return _mm512_mask_blend_ps(_mm512_test_epi32_mask(s, _mm512_set1_epi32(1)), a, b);
 }
 /* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
 IQ_INLINE __m256 gather8_f16(const uint8_t *p, size_t stride) {
-    const __m128i h = _mm_setr_epi16(
-        (short)iq_load_u16(p), (short)iq_load_u16(p + stride), (short)iq_load_u16(p + 2 * stride),
-        (short)iq_load_u16(p + 3 * stride), (short)iq_load_u16(p + 4 * stride), (short)iq_load_u16(p + 5 * stride),
-        (short)iq_load_u16(p + 6 * stride), (short)iq_load_u16(p + 7 * stride));
+    const __m128i h = _mm_setr_epi16((short)iq_load_u16(p), (short)iq_load_u16(p + stride),
+                                     (short)iq_load_u16(p + 2 * stride), (short)iq_load_u16(p + 3 * stride),
+                                     (short)iq_load_u16(p + 4 * stride), (short)iq_load_u16(p + 5 * stride),
+                                     (short)iq_load_u16(p + 6 * stride), (short)iq_load_u16(p + 7 * stride));
     return _mm256_cvtph_ps(h);
 }
 IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
@@ -239,11 +255,11 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
     return _mm512_permutexvar_ps(_mm512_load_si512(lane_block[order]), x);
 }
 
-/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------------- */
+/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------ */
 
-#define TILE_UNIT 64    /* bytes of 16 rows x 4 columns */
-#define TILE_TOKENS 8    /* 8 int32, 8 float and 8 temporary registers of the 32 */
-#define TILE_X_BYTES 1  /* bytes per activation as tile_dot reads them */
+#define TILE_UNIT 64   /* bytes of 16 rows x 4 columns */
+#define TILE_TOKENS 8  /* 8 int32 and 16 float accumulators of the 32 registers */
+#define TILE_X_BYTES 1 /* bytes per activation as tile_dot reads them */
 
 typedef __m512i tile_w;
 typedef const int8_t *tile_x;
@@ -277,10 +293,10 @@ IQ_INLINE void transpose16(__m512i r[16]) {
         r[4 + i] = _mm512_shuffle_i32x4(b, d, 0x88), r[12 + i] = _mm512_shuffle_i32x4(b, d, 0xdd);
     }
 }
-/* 64 codes of each of 16 rows, four slots, to four units per slot */
-IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
+/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
+IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
     transpose16(rows);
-    for (int i = 0; i < 16; i++) _mm512_store_si512(slots_out[i / 4] + i % 4 * TILE_UNIT, rows[i]);
+    for (size_t i = 0; i < 16; i++) _mm512_store_si512(units + i / 4 * stride + i % 4 * TILE_UNIT, rows[i]);
 }
 /* 16 floats of each of 16 rows to 16 vectors over the rows */
 IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {

@@ -14,11 +14,13 @@ typedef struct {
     float32x4_t v[4];
 } f32x16;
 
-#define V4(a, b, c, d) {{(a), (b), (c), (d)}}
+#define V4(a, b, c, d)                                                                                                 \
+    {                                                                                                                  \
+        { (a), (b), (c), (d) }                                                                                         \
+    }
 #define V4_MAP(f, a) V4(f((a).v[0]), f((a).v[1]), f((a).v[2]), f((a).v[3]))
 #define V4_MAP1(f, a, b) V4(f((a).v[0], b), f((a).v[1], b), f((a).v[2], b), f((a).v[3], b))
-#define V4_MAP2(f, a, b)                                                                                               \
-    V4(f((a).v[0], (b).v[0]), f((a).v[1], (b).v[1]), f((a).v[2], (b).v[2]), f((a).v[3], (b).v[3]))
+#define V4_MAP2(f, a, b) V4(f((a).v[0], (b).v[0]), f((a).v[1], (b).v[1]), f((a).v[2], (b).v[2]), f((a).v[3], (b).v[3]))
 
 IQ_INLINE f32x16 f32x16_load(const float *p) {
     return (f32x16)V4(vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12));
@@ -78,6 +80,8 @@ IQ_INLINE f32x16 f32x16_splat_f16(const void *p) {
     const float32x4_t x = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(iq_load_u16(p))));
     return (f32x16)V4(x, x, x, x);
 }
+/* Eight bytes at p must be readable. */
+IQ_INLINE f32x16 f32x16_splat_first_f16(const void *p) { return f32x16_splat_f16(p); }
 IQ_INLINE f32x16 f32x16_load_bf16(const void *p) {
     const uint16x8_t low = vreinterpretq_u16_u8(vld1q_u8(p));
     const uint16x8_t high = vreinterpretq_u16_u8(vld1q_u8((const uint8_t *)p + 16));
@@ -104,9 +108,7 @@ typedef struct {
 } i32x16;
 
 IQ_INLINE f32x16 i32x16_f32(i32x16 a) { return (f32x16)V4_MAP(vcvtq_f32_s32, a); }
-IQ_INLINE int32x4_t abs_bits(float32x4_t a) {
-    return vandq_s32(vreinterpretq_s32_f32(a), vdupq_n_s32(0x7fffffff));
-}
+IQ_INLINE int32x4_t abs_bits(float32x4_t a) { return vandq_s32(vreinterpretq_s32_f32(a), vdupq_n_s32(0x7fffffff)); }
 IQ_INLINE i32x16 i32x16_abs_bits(f32x16 a) { return (i32x16)V4_MAP(abs_bits, a); }
 IQ_INLINE uint32_t i32x16_reduce_max2(i32x16 a, i32x16 b) {
     const i32x16 m = V4_MAP2(vmaxq_s32, a, b);
@@ -120,7 +122,7 @@ IQ_INLINE void f32x16_store_i8(int8_t *p, f32x16 a) {
     vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
 }
 
-/* ---- 64 codes ----------------------------------------------------------------------------------------------------- */
+/* ---- 64 codes --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     uint8x16_t v[4];
@@ -227,7 +229,7 @@ IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 i) {
     return (lanes64)V4(vqtbl4q_u8(t, i.v[0]), vqtbl4q_u8(t, i.v[1]), vqtbl4q_u8(t, i.v[2]), vqtbl4q_u8(t, i.v[3]));
 }
 
-/* ---- dot products --------------------------------------------------------------------------------------------------- */
+/* ---- dot products ----------------------------------------------------------------------------------------------- */
 
 /* The products of 64 codes with 64 activations, summed within slots as far as is free. */
 typedef struct {
@@ -274,7 +276,7 @@ IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
     return sums;
 }
 
-/* ---- one small integer per slot ---------------------------------------------------------------------------------------- */
+/* ---- one small integer per slot --------------------------------------------------------------------------------- */
 
 typedef uint8x16_t slots; /* bytes in lane order; arithmetic modulo 256 */
 
@@ -322,20 +324,28 @@ IQ_INLINE f32x16 choose_bits(uint32_t bits, const int32_t *lane_bit, f32x16 a, f
     for (int i = 0; i < 4; i++) a.v[i] = vbslq_f32(vtstq_s32(x, vld1q_s32(lane_bit + 4 * i)), b.v[i], a.v[i]);
     return a;
 }
-/* b in the lanes whose sub-block's (32-block's) bit is set, else a; a bit per sub-block in natural order */
-IQ_INLINE f32x16 slots_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    return choose_bits(bits, lane_sub_block_bit[order], a, b);
+/* b in the lanes whose bit of word is set, else a; bit first + n is that of sub-block (32-block) n */
+IQ_INLINE f32x16 slots_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    return choose_bits(word >> first, lane_sub_block_bit[order], a, b);
 }
-IQ_INLINE f32x16 slots_pair_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    return choose_bits(bits, lane_block_bit[order], a, b);
+IQ_INLINE f32x16 slots_pair_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    return choose_bits(word >> first, lane_block_bit[order], a, b);
 }
 IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
     const int8x16_t odd = vreinterpretq_s8_u8(vtstq_u8(s, vdupq_n_u8(1)));
     const int16x8_t low = vmovl_s8(vget_low_s8(odd)), high = vmovl_high_s8(odd);
-    const i32x16 mask = V4(vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)),
-                           vmovl_high_s16(high));
+    const i32x16 mask =
+        V4(vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high));
     for (int i = 0; i < 4; i++) a.v[i] = vbslq_f32(vreinterpretq_u32_s32(mask.v[i]), b.v[i], a.v[i]);
     return a;
+}
+/* Through a table of 16 values */
+IQ_INLINE f32x16 slots_nibble_values(uint64_t word, iq_slot_order order, const nibble_values *values) {
+    return slots_f32(vqtbl1q_u8(vld1q_u8((const uint8_t *)values->i8), slots_nibbles(word, order)));
+}
+/* nibble + 16 * crumb - 32 */
+IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_order order) {
+    return slots_f32(slots_add(slots_join(slots_nibbles(nibbles, order), slots_crumbs(crumbs, order), 4), -32));
 }
 /* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
 IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
@@ -344,7 +354,7 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
     return f32x16_load_f16(h);
 }
 
-/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------------- */
+/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------ */
 
 /* A unit is 16 rows x 4 columns in four registers of 4 rows: row by row with sdot, else columns 0, 1 of the four rows
  * in the low half and columns 2, 3 in the high half, so that smull and smlal2 add up within rows. */
@@ -371,10 +381,14 @@ IQ_INLINE i32x16 tile_init(const int32_t *bias) {
 IQ_INLINE int8x16_t tile_q4(tile_x x, int c) {
     const int32x4_t q = vreinterpretq_s32_s8(x);
     switch (c) {
-    case 0: return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 0));
-    case 1: return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 1));
-    case 2: return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 2));
-    default: return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 3));
+    case 0:
+        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 0));
+    case 1:
+        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 1));
+    case 2:
+        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 2));
+    default:
+        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 3));
     }
 }
 IQ_INLINE int32x4_t tile_dot_quarter(int32x4_t acc, int8x16_t w, int8x16_t q) { return sdot(acc, w, q); }
@@ -412,15 +426,15 @@ IQ_INLINE void transpose4(uint32x4_t r[4]) {
     r[0] = vreinterpretq_u32_u64(vtrn1q_u64(e, g)), r[1] = vreinterpretq_u32_u64(vtrn1q_u64(f, h));
     r[2] = vreinterpretq_u32_u64(vtrn2q_u64(e, g)), r[3] = vreinterpretq_u32_u64(vtrn2q_u64(f, h));
 }
-/* 64 codes of each of 16 rows, four slots, to four units per slot */
-IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
+/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
+IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
     for (int part = 0; part < 16; part++) { /* 4 rows x 16 codes */
         const int quarter = part / 4, first_row = part % 4 * 4;
         uint32x4_t r[4];
         for (int i = 0; i < 4; i++) r[i] = vreinterpretq_u32_u8(rows[first_row + i].v[quarter]);
         transpose4(r);
         for (int i = 0; i < 4; i++) {
-            uint8_t *unit = slots_out[quarter] + i * TILE_UNIT + first_row * 4;
+            uint8_t *unit = units + (size_t)quarter * stride + i * TILE_UNIT + first_row * 4;
             vst1q_u8(unit, tile_pack(vreinterpretq_u8_u32(r[i])));
         }
     }

@@ -83,6 +83,8 @@ IQ_INLINE void f32x16_store_f16(void *p, f32x16 a) {
     memcpy(p, h, sizeof h);
 }
 IQ_INLINE f32x16 f32x16_splat_f16(const void *p) { return f32x16_set1(iq_f16_to_f32(iq_load_u16(p))); }
+/* Eight bytes at p must be readable. */
+IQ_INLINE f32x16 f32x16_splat_first_f16(const void *p) { return f32x16_splat_f16(p); }
 IQ_INLINE f32x16 f32x16_load_bf16(const void *p) {
     f32x16 r;
     EACH(16) r.v[i] = iq_bf16_to_f32(iq_load_u16((const uint8_t *)p + 2 * i));
@@ -134,7 +136,7 @@ IQ_INLINE void f32x16_store_i8(int8_t *p, f32x16 a) {
     EACH(16) p[i] = (int8_t)a.v[i];
 }
 
-/* ---- 64 codes ----------------------------------------------------------------------------------------------------- */
+/* ---- 64 codes --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     uint8_t v[64];
@@ -247,7 +249,7 @@ IQ_INLINE lanes64 v_lut16(lut16 t, lanes64 index) {
 IQ_INLINE lanes64 v_lut32(lut32 t, lanes64 index) { return v_lut16(t, index); }
 IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 index) { return v_lut16(t, index); }
 
-/* ---- dot products --------------------------------------------------------------------------------------------------- */
+/* ---- dot products ----------------------------------------------------------------------------------------------- */
 
 /* The products of 64 codes with 64 activations, summed within slots as far as is free. */
 typedef struct {
@@ -271,7 +273,7 @@ IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
     return r;
 }
 
-/* ---- one small integer per slot ---------------------------------------------------------------------------------------- */
+/* ---- one small integer per slot --------------------------------------------------------------------------------- */
 
 typedef struct {
     uint8_t v[16]; /* in lane order; arithmetic modulo 256 */
@@ -333,18 +335,28 @@ IQ_INLINE f32x16 slots_f32(slots a) {
     EACH(16) r.v[i] = (float)(int8_t)a.v[i];
     return r;
 }
-/* b in the lanes whose sub-block's (32-block's) bit is set, else a; a bit per sub-block in natural order */
-IQ_INLINE f32x16 slots_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    EACH(16) a.v[i] = bits >> lane_sub_block[order][i] & 1 ? b.v[i] : a.v[i];
+/* b in the lanes whose bit of word is set, else a; bit first + n is that of sub-block (32-block) n */
+IQ_INLINE f32x16 slots_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    EACH(16) a.v[i] = word >> (first + lane_sub_block[order][i]) & 1 ? b.v[i] : a.v[i];
     return a;
 }
-IQ_INLINE f32x16 slots_pair_choose(uint32_t bits, iq_slot_order order, f32x16 a, f32x16 b) {
-    EACH(16) a.v[i] = bits >> lane_block[order][i] & 1 ? b.v[i] : a.v[i];
+IQ_INLINE f32x16 slots_pair_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
+    EACH(16) a.v[i] = word >> (first + lane_block[order][i]) & 1 ? b.v[i] : a.v[i];
     return a;
 }
 IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
     EACH(16) a.v[i] = s.v[i] & 1 ? b.v[i] : a.v[i];
     return a;
+}
+/* Through a table of 16 values */
+IQ_INLINE f32x16 slots_nibble_values(uint64_t word, iq_slot_order order, const nibble_values *values) {
+    f32x16 r;
+    EACH(16) r.v[i] = values->f32[word >> 4 * lane_sub_block[order][i] & 15];
+    return r;
+}
+/* nibble + 16 * crumb - 32 */
+IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_order order) {
+    return slots_f32(slots_add(slots_join(slots_nibbles(nibbles, order), slots_crumbs(crumbs, order), 4), -32));
 }
 /* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
 IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
@@ -353,7 +365,7 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
     return r;
 }
 
-/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------------- */
+/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------ */
 
 #define TILE_UNIT 64  /* bytes of 16 rows x 4 columns */
 #define TILE_TOKENS 1 /* tokens at once: as many as registers hold the sums of */
@@ -375,9 +387,11 @@ IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
 }
 /* 16 activations as tile_dot reads them */
 IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) { memcpy(out, q, 16); }
-/* 64 codes of each of 16 rows, four slots, to four units per slot */
-IQ_INLINE void tile_store(uint8_t *const slots_out[4], lanes64 rows[16]) {
-    for (int r = 0; r < 16; r++) EACH(16) memcpy(slots_out[i / 4] + i % 4 * TILE_UNIT + 4 * r, rows[r].v + 4 * i, 4);
+/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
+IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
+    for (int r = 0; r < 16; r++) {
+        EACH(16) memcpy(units + (size_t)(i / 4) * stride + i % 4 * TILE_UNIT + 4 * r, rows[r].v + 4 * i, 4);
+    }
 }
 /* 16 floats of each of 16 rows to 16 vectors over the rows */
 IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {

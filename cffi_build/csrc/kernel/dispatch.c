@@ -58,8 +58,8 @@ iq_status iq_kernels_find(const char *isa, const iq_kernels **kernels, iq_error 
     }
     char usable[96];
     list_usable(usable, sizeof usable);
-    return iq_fail(error, IQ_ERR_UNSUPPORTED, "instruction set \"%.32s\" %s; choose one of: %s (or none, for the best)", isa,
-                   entry ? "does not run on this machine" : "is not built into this library", usable);
+    return iq_fail(error, IQ_ERR_UNSUPPORTED, "instruction set \"%.32s\" %s; choose one of: %s (or none, for the best)",
+                   isa, entry ? "does not run on this machine" : "is not built into this library", usable);
 }
 
 const char *iq_kernels_isa(const iq_kernels *kernels) { return kernels->isa; }

@@ -1,26 +1,27 @@
 /* Many tokens: tiles of 16 rows are unpacked to int8 once and multiplied with all tokens.
  *
- * A tile holds one superblock of 16 rows. The codes carry their offset (and TILE_BIAS), four columns of each row side by
- * side, so that one register holds 16 rows x 4 columns; scales and minima stand as vectors over the 16 rows. A panel
- * holds the same superblock of some tokens. In both, sub-blocks stand in the order of the columns, whatever the format.
- * The sums of a sub-block are integers; each is multiplied by its scale, so nothing is lost against the other shape. */
+ * A tile holds one superblock of 16 rows. The codes carry their offset (and TILE_BIAS), four columns of each row side
+ * by side, so that one register holds 16 rows x 4 columns; scales and minima stand as vectors over the 16 rows. A panel
+ * holds the same superblock of some tokens. In both everything stands in lane order; the two slots of a 32-block are
+ * then 1 or 4 lanes apart. The sums of a slot are integers, each multiplied by its scale: nothing is lost against the
+ * other shape. */
 
 #define TILE_ROWS 16
-#define GEMM_SUPERBLOCKS 4 /* depth and ... */
-#define GEMM_TILES 6       /* ... height of what is unpacked at a time: rests in the second-level cache */
+#define GEMM_SUPERBLOCKS 2 /* depth and ... */
+#define GEMM_TILES 12      /* ... height of what is unpacked at a time: rests in the second-level cache */
 
 typedef struct {
-    alignas(64) uint8_t codes[IQ_SLOTS][4 * TILE_UNIT]; /* four units per sub-block */
+    alignas(64) uint8_t codes[IQ_SLOTS][4 * TILE_UNIT]; /* four units per slot */
     float sw[IQ_SLOTS][TILE_ROWS];
     float min[IQ_SLOTS][TILE_ROWS]; /* of formats with minima only */
 } tile;
 
 typedef struct {
-    alignas(64) int8_t q[IQ_SLOTS][TILE_TOKENS][16 * TILE_X_BYTES];
-    float d[IQ_SLOTS / 2][TILE_TOKENS]; /* per 32-block */
-    float s[IQ_SLOTS][TILE_TOKENS];
-    int32_t bias[IQ_SLOTS][TILE_TOKENS];          /* what the sum of a sub-block starts from */
-    int32_t wide_bias[IQ_SLOTS / 2][TILE_TOKENS]; /* and that of a 32-block */
+    alignas(64) int8_t q[IQ_SLOTS][TILE_TOKENS][16 * TILE_X_BYTES]; /* as tile_dot reads them */
+    float d[TILE_TOKENS][IQ_SLOTS];
+    float s[TILE_TOKENS][IQ_SLOTS];
+    int32_t bias[TILE_TOKENS][IQ_SLOTS];      /* what the sum of a slot starts from */
+    int32_t pair_bias[TILE_TOKENS][IQ_SLOTS]; /* and that of a 32-block, in the lane of its first slot */
 } panel;
 
 typedef struct {
@@ -35,27 +36,17 @@ _Static_assert(sizeof(gemm_scratch) <= IQ_SCRATCH_BYTES, "the engine allocates I
 /* What the multiplication needs to know of a format. */
 typedef struct {
     bool wide, has_min;
-    iq_slot_order order;
+    int apart; /* lanes between the two slots of a 32-block: 1 or 4 */
 } tile_kind;
 
-/* ---- unpacking -------------------------------------------------------------------------------------------------------- */
+/* ---- unpacking -------------------------------------------------------------------------------------------------- */
 
-/* Vectors of scales: from lane order to the order of the columns. */
-IQ_INLINE void place_scales(float (*out)[TILE_ROWS], const int32_t *place, f32x16 rows[TILE_ROWS]) {
-    alignas(64) float lanes[IQ_SLOTS * TILE_ROWS];
-    tile_store_f32(lanes, rows);
-    for (int i = 0; i < IQ_SLOTS; i++) f32x16_store(out[place[i]], f32x16_load(lanes + TILE_ROWS * i));
-}
-
-static IQ_NOINLINE void tile_write(tile *out, gemm_scratch *scratch, tile_kind kind) {
-    const int32_t *place = lane_sub_block[kind.order];
-    for (int chunk = 0; chunk < 4; chunk++) {
-        uint8_t *slots_out[4];
-        for (int k = 0; k < 4; k++) slots_out[k] = out->codes[place[4 * k + chunk]];
-        tile_store(slots_out, scratch->stash[chunk]);
+static IQ_NOINLINE void tile_write(tile *out, gemm_scratch *scratch, bool has_min) {
+    for (int chunk = 0; chunk < 4; chunk++) { /* its slots have lanes chunk, 4 + chunk, 8 + chunk, 12 + chunk */
+        tile_store(out->codes[chunk], sizeof out->codes[0] * 4, scratch->stash[chunk]);
     }
-    place_scales(out->sw, place, scratch->sw);
-    if (kind.has_min) place_scales(out->min, place, scratch->min);
+    tile_store_f32(out->sw[0], scratch->sw);
+    if (has_min) tile_store_f32(out->min[0], scratch->min);
 }
 
 IQ_INLINE lanes64 tile_codes(const unpacker f, const uint8_t *block, f32x16 offset, int chunk) {
@@ -66,7 +57,7 @@ IQ_INLINE lanes64 tile_codes(const unpacker f, const uint8_t *block, f32x16 offs
 
 /* Superblock `index` of rows first_row ...; past the last row, that row again. */
 IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t first_row, size_t index,
-                           tile_kind kind, gemm_scratch *scratch, tile *out) {
+                           gemm_scratch *scratch, tile *out) {
     for (size_t r = 0; r < TILE_ROWS; r++) {
         const uint8_t *row = task->rows + iq_min_size(first_row + r, task->n_rows - 1) * task->row_bytes;
         const uint8_t *block = row + f.row_meta_bytes + index * f.superblock_bytes;
@@ -86,28 +77,26 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
         scratch->stash[2][r] = tile_codes(f, block, offset, 2);
         scratch->stash[3][r] = tile_codes(f, block, offset, 3);
     }
-    tile_write(out, scratch, kind);
+    tile_write(out, scratch, f.has_min);
 }
 
-/* One superblock of n_tokens tokens. */
-IQ_INLINE void pack_token(const iq_q8_block *b, iq_slot_order order, int token, panel *out) {
-    for (int lane = 0; lane < IQ_SLOTS; lane++) {
-        const int place = lane_sub_block[order][lane], slot = 4 * (lane % 4) + lane / 4;
-        tile_store_x(out->q[place][token], b->q + 16 * slot);
-        out->s[place][token] = b->s[lane];
-        out->bias[place][token] = TILE_BIAS ? b->bias[lane] : 0;
-        out->d[place / 2][token] = b->d[lane];
-    }
-    for (int i = 0; i < IQ_SLOTS / 2; i++) {
-        out->wide_bias[i][token] = out->bias[2 * i][token] + out->bias[2 * i + 1][token];
+/* ---- multiplying ------------------------------------------------------------------------------------------------ */
+
+IQ_INLINE void pack_token(const iq_q8_block *b, tile_kind kind, int token, panel *out) {
+    for (int slot = 0; slot < IQ_SLOTS; slot++) tile_store_x(out->q[IQ_SLOT_LANE(slot)][token], b->q + 16 * slot);
+    memcpy(out->d[token], b->d, sizeof b->d);
+    memcpy(out->s[token], b->s, sizeof b->s);
+    if (!TILE_BIAS) return;
+    memcpy(out->bias[token], b->bias, sizeof b->bias);
+    for (int i = 0; kind.wide && i + kind.apart < IQ_SLOTS; i++) {
+        out->pair_bias[token][i] = b->bias[i] + b->bias[i + kind.apart];
     }
 }
 
-/* ---- multiplying -------------------------------------------------------------------------------------------------------- */
-
-IQ_INLINE void tile_slot(const uint8_t *units, int8_t (*x)[16 * TILE_X_BYTES], int n_tokens, i32x16 *sums) {
+/* sums[t] += 16 columns of 16 rows times token t; x holds the slot of all tokens */
+IQ_INLINE void tile_slot(const uint8_t *units, const int8_t *x, int n_tokens, i32x16 *sums) {
     tile_x q[TILE_TOKENS];
-    for (int t = 0; t < n_tokens; t++) q[t] = tile_load_x(x[t]);
+    for (int t = 0; t < n_tokens; t++) q[t] = tile_load_x(x + 16 * TILE_X_BYTES * t);
     const tile_w w0 = tile_load(units), w1 = tile_load(units + TILE_UNIT);
     for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w0, q[t], 0);
     for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w1, q[t], 1);
@@ -116,51 +105,59 @@ IQ_INLINE void tile_slot(const uint8_t *units, int8_t (*x)[16 * TILE_X_BYTES], i
     for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w3, q[t], 3);
 }
 
-/* A 32-block whose two sub-blocks share a scale */
-IQ_INLINE void tile_wide_pair(const tile *w, panel *x, int pair, int n_tokens, f32x16 *acc) {
+/* One 32-block, its slots in lanes a and b, which share a scale */
+IQ_INLINE void tile_wide_pair(const tile *w, const panel *x, int a, int b, int n_tokens, f32x16 *acc) {
+    const float *d = &x->d[0][a];
+    const int32_t *bias = &x->pair_bias[0][a];
     i32x16 sums[TILE_TOKENS];
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(&x->wide_bias[pair][t]);
-    tile_slot(w->codes[2 * pair], x->q[2 * pair], n_tokens, sums);
-    tile_slot(w->codes[2 * pair + 1], x->q[2 * pair + 1], n_tokens, sums);
-    const f32x16 sw = f32x16_load(w->sw[2 * pair]);
+    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias + IQ_SLOTS * t);
+    tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
+    tile_slot(w->codes[b], x->q[b][0], n_tokens, sums);
+    const f32x16 sw = f32x16_load(w->sw[a]);
     for (int t = 0; t < n_tokens; t++) {
-        acc[t] = f32x16_fma(i32x16_f32(sums[t]), f32x16_mul(sw, f32x16_set1(x->d[pair][t])), acc[t]);
+        acc[t] = f32x16_fma(i32x16_f32(sums[t]), f32x16_mul(sw, f32x16_set1(d[IQ_SLOTS * t])), acc[t]);
     }
 }
 
-/* A 32-block whose sub-blocks have a scale each */
-IQ_INLINE void tile_pair(const tile *w, panel *x, int pair, int n_tokens, f32x16 *acc) {
+/* The same with a scale for each slot */
+IQ_INLINE void tile_pair(const tile *w, const panel *x, int a, int b, int n_tokens, f32x16 *acc) {
+    const float *d = &x->d[0][a];
+    const int32_t *bias_a = &x->bias[0][a], *bias_b = &x->bias[0][b];
     i32x16 sums[TILE_TOKENS];
     f32x16 first[TILE_TOKENS];
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(&x->bias[2 * pair][t]);
-    tile_slot(w->codes[2 * pair], x->q[2 * pair], n_tokens, sums);
-    const f32x16 sw = f32x16_load(w->sw[2 * pair]);
-    for (int t = 0; t < n_tokens; t++) first[t] = f32x16_mul(i32x16_f32(sums[t]), sw);
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(&x->bias[2 * pair + 1][t]);
-    tile_slot(w->codes[2 * pair + 1], x->q[2 * pair + 1], n_tokens, sums);
-    const f32x16 sw_second = f32x16_load(w->sw[2 * pair + 1]);
+    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_a + IQ_SLOTS * t);
+    tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
+    const f32x16 sw_a = f32x16_load(w->sw[a]);
+    for (int t = 0; t < n_tokens; t++) first[t] = f32x16_mul(i32x16_f32(sums[t]), sw_a);
+    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_b + IQ_SLOTS * t);
+    tile_slot(w->codes[b], x->q[b][0], n_tokens, sums);
+    const f32x16 sw_b = f32x16_load(w->sw[b]);
     for (int t = 0; t < n_tokens; t++) {
-        const f32x16 both = f32x16_fma(i32x16_f32(sums[t]), sw_second, first[t]);
-        acc[t] = f32x16_fma(both, f32x16_set1(x->d[pair][t]), acc[t]);
+        const f32x16 both = f32x16_fma(i32x16_f32(sums[t]), sw_b, first[t]);
+        acc[t] = f32x16_fma(both, f32x16_set1(d[IQ_SLOTS * t]), acc[t]);
     }
 }
 
 IQ_INLINE void tile_min(const tile *w, const panel *x, int n_tokens, f32x16 *acc) {
-    for (int i = 0; i < IQ_SLOTS; i++) {
-        const f32x16 min = f32x16_load(w->min[i]);
-        for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(min, f32x16_set1(x->s[i][t]), acc[t]);
+    for (int lane = 0; lane < IQ_SLOTS; lane++) {
+        const f32x16 min = f32x16_load(w->min[lane]);
+        const float *s = &x->s[0][lane];
+        for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(min, f32x16_set1(s[IQ_SLOTS * t]), acc[t]);
     }
 }
 
-IQ_INLINE void tile_multiply(const tile *w, panel *x, size_t n_superblocks, bool wide, bool has_min, int n_tokens,
+IQ_INLINE void tile_multiply(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind, int n_tokens,
                              f32x16 *acc) {
     for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_zero();
     for (; n_superblocks > 0; n_superblocks--, w++, x++) {
         for (int pair = 0; pair < IQ_SLOTS / 2; pair++) {
-            if (wide) tile_wide_pair(w, x, pair, n_tokens, acc);
-            else tile_pair(w, x, pair, n_tokens, acc);
+            const int a = kind.apart == 1 ? 2 * pair : pair + (pair & 4);
+            if (kind.wide)
+                tile_wide_pair(w, x, a, a + kind.apart, n_tokens, acc);
+            else
+                tile_pair(w, x, a, a + kind.apart, n_tokens, acc);
         }
-        if (has_min) tile_min(w, x, n_tokens, acc);
+        if (kind.has_min) tile_min(w, x, n_tokens, acc);
     }
 }
 
@@ -182,13 +179,14 @@ IQ_INLINE void tile_finish(const tile_output *out, int n_tokens, const f32x16 *a
     }
 }
 
-typedef void (*tile_fn)(const tile *w, panel *x, size_t n_superblocks, bool has_min, tile_output out);
+typedef void (*tile_fn)(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind, tile_output out);
 
-#define TILE_INSTANCE(width, wide, n)                                                                                  \
-    static IQ_NOINLINE void tile_##width##_##n(const tile *w, panel *x, size_t n_superblocks, bool has_min,            \
+#define TILE_INSTANCE(width, is_wide, n)                                                                               \
+    static IQ_NOINLINE void tile_##width##_##n(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind,    \
                                                tile_output out) {                                                      \
         f32x16 acc[n];                                                                                                 \
-        tile_multiply(w, x, n_superblocks, wide, has_min, n, acc);                                                     \
+        kind.wide = is_wide;                                                                                           \
+        tile_multiply(w, x, n_superblocks, kind, n, acc);                                                              \
         tile_finish(&out, n, acc);                                                                                     \
     }
 #define TILE_INSTANCES(n) TILE_INSTANCE(narrow, false, n) TILE_INSTANCE(wide, true, n)
@@ -214,15 +212,19 @@ IQ_INLINE size_t tile_tokens(size_t left) {
 IQ_INLINE tile_fn tile_function(size_t n_tokens, bool wide) {
     switch (n_tokens) {
 #if TILE_TOKENS >= 8
-    case 8: return wide ? tile_wide_8 : tile_narrow_8;
+    case 8:
+        return wide ? tile_wide_8 : tile_narrow_8;
 #endif
 #if TILE_TOKENS >= 4
-    case 4: return wide ? tile_wide_4 : tile_narrow_4;
+    case 4:
+        return wide ? tile_wide_4 : tile_narrow_4;
 #endif
 #if TILE_TOKENS >= 2
-    case 2: return wide ? tile_wide_2 : tile_narrow_2;
+    case 2:
+        return wide ? tile_wide_2 : tile_narrow_2;
 #endif
-    default: return wide ? tile_wide_1 : tile_narrow_1;
+    default:
+        return wide ? tile_wide_1 : tile_narrow_1;
     }
 }
 
@@ -236,12 +238,12 @@ static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, 
         for (size_t t = 0; t < n; t++) {
             const uint8_t *x = (const uint8_t *)task->x + (token + t) * task->x_stride;
             const iq_q8_block *blocks = (const iq_q8_block *)x + first;
-            for (size_t i = 0; i < depth; i++) pack_token(&blocks[i], kind.order, (int)t, &scratch->panels[i]);
+            for (size_t i = 0; i < depth; i++) pack_token(&blocks[i], kind, (int)t, &scratch->panels[i]);
         }
         for (size_t row = first_row; row < end; row += TILE_ROWS) {
             float *y = task->y + token * task->y_stride + row;
             const size_t n_rows = iq_min_size(end - row, TILE_ROWS);
-            multiply(scratch->tiles[(row - first_row) / TILE_ROWS], scratch->panels, depth, kind.has_min,
+            multiply(scratch->tiles[(row - first_row) / TILE_ROWS], scratch->panels, depth, kind,
                      (tile_output){y, task->y_stride, n_rows, task->add || first > 0});
         }
     }
@@ -249,7 +251,7 @@ static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, 
 
 IQ_INLINE void gemm_shape(const unpacker f, const iq_matmul_task *task) {
     gemm_scratch *scratch = task->scratch;
-    const tile_kind kind = {f.wide, f.has_min, f.order};
+    const tile_kind kind = {f.wide, f.has_min, f.order == IQ_ORDER_NIBBLE16 || f.order == IQ_ORDER_PAIRS ? 1 : 4};
     const size_t n_superblocks = (task->n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK, height = GEMM_TILES * TILE_ROWS;
     for (size_t first_row = 0; first_row < task->n_rows; first_row += height) {
         const size_t n_tiles = (iq_min_size(task->n_rows - first_row, height) + TILE_ROWS - 1) / TILE_ROWS;
@@ -257,7 +259,7 @@ IQ_INLINE void gemm_shape(const unpacker f, const iq_matmul_task *task) {
             const size_t depth = iq_min_size(n_superblocks - first, GEMM_SUPERBLOCKS);
             for (size_t i = 0; i < n_tiles * depth; i++) {
                 const size_t at = i / depth, k = i % depth;
-                unpack_tile(f, task, first_row + at * TILE_ROWS, first + k, kind, scratch, &scratch->tiles[at][k]);
+                unpack_tile(f, task, first_row + at * TILE_ROWS, first + k, scratch, &scratch->tiles[at][k]);
             }
             gemm_tokens(task, kind, first_row, first, depth, scratch);
         }

@@ -1,6 +1,6 @@
 /* Everything that an instruction set contributes, compiled once per kernel_<isa>.c inside its target region, after its
- * ops. The file defines KERNEL_ISA (a name), GEMV_TOKENS and FLOAT_TOKENS (how many tokens its registers serve at once)
- * and KERNELS (the exported table). */
+ * ops. The file defines KERNEL_ISA (a name), GEMV_TOKENS, FLOAT_ROWS and FLOAT_TOKENS (how many its registers serve at
+ * once) and KERNELS (the exported table). */
 
 #if defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p)
@@ -52,19 +52,19 @@
 
 #define DEFINE_MATMUL(id, name)                                                                                        \
     static void matmul_##name(const iq_matmul_task *task) {                                                            \
-        if (task->n_tokens <= GEMV_TOKENS) gemv_shape(unpacker_##name, task);                                          \
-        else gemm_shape(unpacker_##name, task);                                                                        \
+        if (task->n_tokens <= GEMV_TOKENS)                                                                             \
+            gemv_shape(unpacker_##name, task);                                                                         \
+        else                                                                                                           \
+            gemm_shape(unpacker_##name, task);                                                                         \
     }
 EACH_QUANTIZED_FORMAT(DEFINE_MATMUL)
 
 #define FORMAT_ROW(id, name) {IQ_TYPE_##id, IQ_X_Q8, order_##name, matmul_##name},
 
-static const iq_format_kernels format_rows[] = {
-    {IQ_TYPE_F32, IQ_X_F32, IQ_ORDER_NATURAL, matmul_f32},
-    {IQ_TYPE_F16, IQ_X_F32, IQ_ORDER_NATURAL, matmul_f16},
-    {IQ_TYPE_BF16, IQ_X_F32, IQ_ORDER_NATURAL, matmul_bf16},
-    EACH_QUANTIZED_FORMAT(FORMAT_ROW)
-};
+static const iq_format_kernels format_rows[] = {{IQ_TYPE_F32, IQ_X_F32, IQ_ORDER_NATURAL, matmul_f32},
+                                                {IQ_TYPE_F16, IQ_X_F32, IQ_ORDER_NATURAL, matmul_f16},
+                                                {IQ_TYPE_BF16, IQ_X_F32, IQ_ORDER_NATURAL, matmul_bf16},
+                                                EACH_QUANTIZED_FORMAT(FORMAT_ROW)};
 
 const iq_kernels KERNELS = {
     .isa = KERNEL_ISA,

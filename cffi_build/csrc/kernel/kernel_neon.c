@@ -11,7 +11,8 @@
 #define KERNEL_ISA "neon"
 #define KERNELS iq_kernels_neon
 #define GEMV_TOKENS 4
-#define FLOAT_TOKENS 1
+#define FLOAT_ROWS 2
+#define FLOAT_TOKENS 2
 
 #include "kernel/kernel_body.inc.h"
 

@@ -14,6 +14,7 @@
 #define KERNEL_ISA "portable"
 #define KERNELS iq_kernels_portable
 #define GEMV_TOKENS 4
+#define FLOAT_ROWS 2
 #define FLOAT_TOKENS 2
 
 #include "kernel/kernel_body.inc.h"

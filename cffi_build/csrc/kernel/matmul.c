@@ -5,10 +5,10 @@
 
 #define ALIGNMENT 64
 
-/* Zeroed; NULL if the sizes overflow or memory is short. */
+/* Not cleared; NULL if the sizes overflow or memory is short. */
 static void *take_aligned(size_t count, size_t size, void **base) {
     if (count > (SIZE_MAX - ALIGNMENT) / size) return NULL;
-    *base = calloc(1, count * size + ALIGNMENT);
+    *base = malloc(count * size + ALIGNMENT);
     return *base ? (void *)iq_round_up((uintptr_t)*base, ALIGNMENT) : NULL;
 }
 
@@ -49,7 +49,12 @@ iq_status iq_matmul(const iq_kernels *kernels, int32_t id, const void *rows, siz
     }
     if (n_rows == 0 || n_tokens == 0) return IQ_OK;
     if (!rows || !x || !y) return iq_fail(error, IQ_ERR_ARGUMENT, "iq_matmul needs rows, x and y");
-    iq_matmul_task task = {.rows = rows, .row_bytes = (size_t)row_bytes, .n_rows = n_rows, .n_cols = n_cols,
-                           .n_tokens = n_tokens, .y = y, .y_stride = n_rows};
+    iq_matmul_task task = {.rows = rows,
+                           .row_bytes = (size_t)row_bytes,
+                           .n_rows = n_rows,
+                           .n_cols = n_cols,
+                           .n_tokens = n_tokens,
+                           .y = y,
+                           .y_stride = n_rows};
     return multiply(kernels, format, &task, x, error);
 }

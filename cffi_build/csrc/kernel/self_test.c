@@ -48,10 +48,16 @@ static void multiply(const iq_kernels *kernels, const iq_format_kernels *format,
                      size_t n_tokens, float *y) {
     for (size_t t = 0; t < TEST_TOKENS; t++) kernels->quantize_x(w->x[t], IQ_SUPERBLOCK, format->order, &w->blocks[t]);
     const bool q8 = format->x_kind == IQ_X_Q8;
-    const iq_matmul_task task = {
-        .rows = w->rows, .row_bytes = row_bytes, .n_rows = TEST_ROWS, .n_cols = IQ_SUPERBLOCK, .n_tokens = n_tokens,
-        .x = q8 ? (const void *)w->blocks : w->x, .x_stride = q8 ? sizeof w->blocks[0] : sizeof w->x[0],
-        .y = y, .y_stride = TEST_ROWS, .scratch = w->scratch};
+    const iq_matmul_task task = {.rows = w->rows,
+                                 .row_bytes = row_bytes,
+                                 .n_rows = TEST_ROWS,
+                                 .n_cols = IQ_SUPERBLOCK,
+                                 .n_tokens = n_tokens,
+                                 .x = q8 ? (const void *)w->blocks : w->x,
+                                 .x_stride = q8 ? sizeof w->blocks[0] : sizeof w->x[0],
+                                 .y = y,
+                                 .y_stride = TEST_ROWS,
+                                 .scratch = w->scratch};
     format->matmul(&task);
 }
 
@@ -98,9 +104,10 @@ iq_status iq_kernels_self_test(const iq_kernels *kernels, iq_error *error) {
     for (size_t i = 0; i < iq_kernels_portable.n_formats && status == IQ_OK; i++) {
         const iq_format_kernels *expected = &iq_kernels_portable.formats[i];
         if (format_agrees(kernels, expected, w)) continue;
-        status = iq_fail(error, IQ_ERR_UNSUPPORTED,
-                         "the %s kernel for %s gives wrong results on this machine; set IQRUN_ISA=portable and report it",
-                         kernels->isa, iq_format_find(expected->type)->name);
+        status =
+            iq_fail(error, IQ_ERR_UNSUPPORTED,
+                    "the %s kernel for %s gives wrong results on this machine; set IQRUN_ISA=portable and report it",
+                    kernels->isa, iq_format_find(expected->type)->name);
     }
     free(base);
     return status;

@@ -23,7 +23,7 @@ typedef struct {
 #define SMALL_BLOCKS 8 /* blocks of 32 weights in a superblock of the small formats */
 
 /* What IQ_CODES_S8 and _I8 need as offset for `value` (0, or the shift of the second codebook). */
-#define SIGNED_OFFSET(value) ((float)((value) - LANE_BIAS))
+#define SIGNED_OFFSET(value) ((float)((value)-LANE_BIAS))
 
 IQ_INLINE f32x16 row_scale_none(const uint8_t *row) {
     (void)row;
@@ -40,7 +40,9 @@ typedef struct {
 } table_2bit;
 
 #define TABLE_2BIT(a, b, c, d)                                                                                         \
-    {{a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d}, {a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d}}
+    {                                                                                                                  \
+        {a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d}, { a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d }           \
+    }
 
 IQ_INLINE lanes64 codes_2bit(const uint8_t *qs, const table_2bit *table, int chunk) {
     const lanes64 bytes = v_load(qs);
@@ -48,7 +50,7 @@ IQ_INLINE lanes64 codes_2bit(const uint8_t *qs, const table_2bit *table, int chu
     return v_lut16(lut16_u7(chunk % 2 ? table->high : table->low), index);
 }
 
-/* ---- 3-bit codes: 2-bit codes, and bit G of qh[j] as high bit of weight 32G + j; order HALVES --------------------- */
+/* ---- 3-bit codes: 2-bit codes, and bit G of qh[j] as high bit of weight 32G + j; order HALVES ------------------- */
 
 /* Index bits, from the top: low  = any, high bit, two low bits; high = two low bits, high bit, any. */
 typedef struct {
@@ -56,20 +58,26 @@ typedef struct {
 } table_3bit;
 
 #define TABLE_3BIT(a, b, c, d, e, f, g, h)                                                                             \
-    {{a, b, c, d, e, f, g, h, a, b, c, d, e, f, g, h}, {a, a, e, e, b, b, f, f, c, c, g, g, d, d, h, h}}
+    {                                                                                                                  \
+        {a, b, c, d, e, f, g, h, a, b, c, d, e, f, g, h}, { a, a, e, e, b, b, f, f, c, c, g, g, d, d, h, h }           \
+    }
 
 IQ_INLINE lanes64 codes_3bit(const uint8_t *qs, const uint8_t *qh, const table_3bit *table, int chunk) {
     const lanes64 bytes = v_load(qs), high = v_load32_twice(qh, 4); /* the chunk's high bits are bit `chunk` */
     const lanes64 low = chunk < 2 ? v_index_low4(bytes) : v_index_high4(bytes);
     switch (chunk) {
-    case 0: return v_lut16(lut16_u7(table->low), v_index(low, 3, v_shl(high, 2), 4));
-    case 1: return v_lut16(lut16_u7(table->high), v_index(low, 12, high, 4));
-    case 2: return v_lut16(lut16_u7(table->low), v_index(low, 3, high, 4));
-    default: return v_lut16(lut16_u7(table->high), v_index(low, 12, v_shr(high, 2), 4));
+    case 0:
+        return v_lut16(lut16_u7(table->low), v_index(low, 3, v_shl(high, 2), 4));
+    case 1:
+        return v_lut16(lut16_u7(table->high), v_index(low, 12, high, 4));
+    case 2:
+        return v_lut16(lut16_u7(table->low), v_index(low, 3, high, 4));
+    default:
+        return v_lut16(lut16_u7(table->high), v_index(low, 12, v_shr(high, 2), 4));
     }
 }
 
-/* ---- nibbles: 64 bytes hold two chunks, low nibbles, then high nibbles -------------------------------------------- */
+/* ---- nibbles: 64 bytes hold two chunks, low nibbles, then high nibbles ------------------------------------------ */
 
 IQ_INLINE lanes64 index_nibbles(lanes64 bytes, int chunk) {
     return chunk % 2 ? v_index_high4(bytes) : v_index_low4(bytes);
@@ -86,20 +94,21 @@ IQ_INLINE lanes64 fifth_bits(const uint8_t *qh, int chunk) {
 /* Bit by bit: low nibbles from a, the rest from b, as an index of 5 or 6 bits. */
 IQ_INLINE lanes64 index_joined(lanes64 nibbles, lanes64 high, int bits) { return v_index(nibbles, 15, high, bits); }
 
-/* ---- scales ---------------------------------------------------------------------------------------------------------- */
+/* ---- scales ----------------------------------------------------------------------------------------------------- */
 
-/* Signed codebook, shifted where the bit of `extra` is set. */
-IQ_INLINE f32x16 offset_shifted(uint32_t extra, iq_slot_order order, float base, int shift) {
-    return slots_choose(extra, order, f32x16_set1(base), f32x16_set1(base + (float)shift));
+/* The codebook's offset, plus `shift` where the sub-block's bit is set. The K types keep these bits in a u16 behind the
+ * fp16 d at the start of the block: read as one word. */
+IQ_INLINE f32x16 offset_shifted(const uint8_t *block, iq_slot_order order, float base, int shift) {
+    return slots_choose(iq_load_u32(block), 16, order, f32x16_set1(base), f32x16_set1(base + (float)shift));
 }
-IQ_INLINE f32x16 offset_pair_shifted(uint32_t extra, iq_slot_order order, float base, int shift) {
-    return slots_pair_choose(extra, order, f32x16_set1(base), f32x16_set1(base + (float)shift));
+/* The same for 32-blocks: bits first ... first + 7 of a word. */
+IQ_INLINE f32x16 offset_pair_shifted(uint32_t word, int first, iq_slot_order order, float base, int shift) {
+    return slots_pair_choose(word, first, order, f32x16_set1(base), f32x16_set1(base + (float)shift));
 }
 
 /* IQ4_K, IQ5_K: a nibble and two upper bits per sub-block, minus 32. */
 IQ_INLINE f32x16 scales_4_2(const uint8_t *low, const uint8_t *high, iq_slot_order order) {
-    const slots s = slots_join(slots_nibbles(iq_load_u64(low), order), slots_crumbs(iq_load_u32(high), order), 4);
-    return slots_f32(slots_add(s, -32));
+    return slots_6bit_values(iq_load_u64(low), iq_load_u32(high), order);
 }
 
 /* IQ4_KS, IQ4_KSS, IQ5_KS: a byte per 32-block, bits 1..7 the scale + 127, bit 0 the codebook. */
@@ -116,8 +125,8 @@ IQ_INLINE void scales_k(const uint8_t *packed, const uint8_t *d, const uint8_t *
     const uint32_t min_high = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
     const uint64_t scales = (a & 0x3f3f3f3f) | (uint64_t)scale_high << 32;
     const uint64_t mins = (b & 0x3f3f3f3f) | (uint64_t)min_high << 32;
-    *sw = f32x16_mul(f32x16_splat_f16(d), slots_f32(slots_pair_bytes(scales, IQ_ORDER_NIBBLE32)));
-    const f32x16 min = f32x16_mul(f32x16_splat_f16(dmin), slots_f32(slots_pair_bytes(mins, IQ_ORDER_NIBBLE32)));
+    *sw = f32x16_mul(f32x16_splat_first_f16(d), slots_f32(slots_pair_bytes(scales, IQ_ORDER_NIBBLE32)));
+    const f32x16 min = f32x16_mul(f32x16_splat_first_f16(dmin), slots_f32(slots_pair_bytes(mins, IQ_ORDER_NIBBLE32)));
     *offset = f32x16_sub(f32x16_zero(), min);
 }
 

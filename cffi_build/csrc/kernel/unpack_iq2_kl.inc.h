@@ -3,10 +3,12 @@
 
 /* clang-format off */
 alignas(32) static const int8_t iq2_kl_even[32] = { /* + 63 */
-    0, 0, 23, 23, 23, 23, 40, 40, 40, 40, 40, 53, 53, 53, 53, 64, 64, 64, 64, 64, 76, 76, 76, 76, 76, 91, 91, 91, 91, 91, 110, 110,
+    0, 0, 23, 23, 23, 23, 40, 40, 40, 40, 40, 53, 53, 53, 53, 64, 64, 64, 64, 64, 76,
+    76, 76, 76, 76, 91, 91, 91, 91, 91, 110, 110,
 };
 alignas(32) static const int8_t iq2_kl_odd[32] = { /* + 63 */
-    40, 76, 0, 53, 76, 110, 23, 40, 64, 76, 91, 0, 64, 76, 110, 40, 53, 64, 76, 91, 23, 40, 53, 64, 76, 0, 40, 64, 91, 110, 40, 76,
+    40, 76, 0, 53, 76, 110, 23, 40, 64, 76, 91, 0, 64, 76, 110, 40,
+    53, 64, 76, 91, 23, 40, 53, 64, 76, 0, 40, 64, 91, 110, 40, 76,
 };
 /* clang-format on */
 
@@ -25,4 +27,4 @@ IQ_INLINE lanes64 codes_iq2_kl(const uint8_t *block, int chunk) {
     return v_lut32(lut32_u7(chunk % 2 ? iq2_kl_odd : iq2_kl_even), index);
 }
 static const unpacker unpacker_iq2_kl = {sizeof(block_iq2_kl), IQ2_KL_ROW_META, order_iq2_kl, CODES_U7, true, false,
-                                         row_scale_f16, scales_iq2_kl, codes_iq2_kl};
+                                         row_scale_f16,        scales_iq2_kl,   codes_iq2_kl};

@@ -3,14 +3,15 @@
 
 IQ_INLINE void scales_iq2_ks(const uint8_t *block, f32x16 row_scale, f32x16 *sw, f32x16 *offset) {
     const block_iq2_ks *b = (const block_iq2_ks *)block;
+    const uint32_t word = iq_load_u32(b->extra); /* extra, then scales */
     const slots low = slots_pair_nibbles(iq_load_u32(b->scales), order_iq2_ks);
     /* the fifth bit adds 16 */
-    const f32x16 base = offset_pair_shifted(b->extra[1], order_iq2_ks, -16.0f, 16);
+    const f32x16 base = offset_pair_shifted(word, 8, order_iq2_ks, -16.0f, 16);
     *sw = f32x16_mul(row_scale, f32x16_add(slots_f32(low), base));
-    *offset = offset_pair_shifted(b->extra[0], order_iq2_ks, -31.0f, IQ2_SHIFT);
+    *offset = offset_pair_shifted(word, 0, order_iq2_ks, -31.0f, IQ2_SHIFT);
 }
 IQ_INLINE lanes64 codes_iq2_ks(const uint8_t *block, int chunk) {
     return codes_2bit(((const block_iq2_ks *)block)->qs, &iq2_k_table, chunk);
 }
 static const unpacker unpacker_iq2_ks = {sizeof(block_iq2_ks), IQ2_KS_ROW_META, order_iq2_ks, CODES_U7, true, false,
-                                         row_scale_f16, scales_iq2_ks, codes_iq2_ks};
+                                         row_scale_f16,        scales_iq2_ks,   codes_iq2_ks};

@@ -4,8 +4,8 @@
 IQ_INLINE void scales_iq6_k(const uint8_t *block, f32x16 row_scale, f32x16 *sw, f32x16 *offset) {
     const block_iq6_k *b = (const block_iq6_k *)block;
     (void)row_scale;
-    *sw = f32x16_mul(f32x16_splat_f16(b->d), slots_f32(slots_bytes(b->scales, order_iq6_k)));
-    *offset = offset_shifted(iq_load_u16(b->extra), order_iq6_k, SIGNED_OFFSET(0), IQ6_SHIFT);
+    *sw = f32x16_mul(f32x16_splat_first_f16(b->d), slots_f32(slots_bytes(b->scales, order_iq6_k)));
+    *offset = offset_shifted(block, order_iq6_k, SIGNED_OFFSET(0), IQ6_SHIFT);
 }
 IQ_INLINE lanes64 codes_iq6_k(const uint8_t *block, int chunk) {
     const block_iq6_k *b = (const block_iq6_k *)block;
@@ -14,5 +14,5 @@ IQ_INLINE lanes64 codes_iq6_k(const uint8_t *block, int chunk) {
     const lanes64 high = v_shl(v_load32_twice(b->qh + 32 * (chunk / 2), 4), chunk % 2 ? 2 : 4);
     return v_lut64(lut64_s8(iq6_values), index_joined(low, high, 6));
 }
-static const unpacker unpacker_iq6_k = {sizeof(block_iq6_k), 0, order_iq6_k, CODES_S8, false, false,
-                                        row_scale_none, scales_iq6_k, codes_iq6_k};
+static const unpacker unpacker_iq6_k = {
+    sizeof(block_iq6_k), 0, order_iq6_k, CODES_S8, false, false, row_scale_none, scales_iq6_k, codes_iq6_k};

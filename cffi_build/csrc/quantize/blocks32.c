@@ -21,16 +21,19 @@ static void pack_lane(const iq_block32_format *format, const iq_scale_group *g, 
 /* Up to sixteen blocks. */
 static void encode_some(const iq_block32_format *format, const float *x, const float *importance, size_t n_cols,
                         const iq_search *search, iq_scale_group *g, uint8_t *blocks) {
-    const float importance_unit = importance ? iq_unit_of(importance, n_cols) : 1.0f;
-    g->unit = iq_unit_of(x, n_cols);
-    iq_gather(x, importance, n_cols / BLOCK, BLOCK, g->unit, importance_unit, g->set);
-    if (format->has_offset) search->solve_ranges(g);
-    else search->solve_scales(g);
+    const float most = 65504.0f * (format->has_offset ? 1.0f : iq_book_near_end(g->book));
+    const iq_frame frame = iq_frame_of(x, importance, n_cols, most);
+    g->unit = frame.unit;
+    iq_gather(x, importance, n_cols / BLOCK, BLOCK, &frame, g->set);
+    if (format->has_offset)
+        search->solve_ranges(g);
+    else
+        search->solve_scales(g);
     for (size_t i = 0; i < n_cols / BLOCK; i++) pack_lane(format, g, i, blocks + i * format->block_bytes);
 }
 
-void iq_encode_blocks32(const iq_block32_format *format, const iq_encode_job *job, const float *x, const float *importance,
-                        size_t n_cols, uint8_t *row) {
+void iq_encode_blocks32(const iq_block32_format *format, const iq_encode_job *job, const float *x,
+                        const float *importance, size_t n_cols, uint8_t *row) {
     blocks32_scratch *memory = job->scratch;
     iq_scale_group g = {.book = &memory->book, .effort = job->effort, .sub = BLOCK, .n_set = 1, .set = &memory->set};
     format->make_book(&memory->book);

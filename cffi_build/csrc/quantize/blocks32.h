@@ -19,8 +19,8 @@ typedef struct {
     void (*pack)(const iq_block32 *b, uint8_t *block);
 } iq_block32_format;
 
-void iq_encode_blocks32(const iq_block32_format *format, const iq_encode_job *job, const float *x, const float *importance,
-                        size_t n_cols, uint8_t *row);
+void iq_encode_blocks32(const iq_block32_format *format, const iq_encode_job *job, const float *x,
+                        const float *importance, size_t n_cols, uint8_t *row);
 size_t iq_blocks32_scratch_bytes(void);
 
 #endif

@@ -4,13 +4,14 @@ static const struct {
     float cell_scale, cell_offset;
     int n_cell;
 } cells_of[IQ_BOOK_KINDS] = {
-    [IQ_BOOK_4] = {1.0f, 0.0f, 0},          [IQ_BOOK_8] = {1.0f / 8, 8.0f, 16},
-    [IQ_BOOK_16] = {1.0f / 8, 16.0f, 32},   [IQ_BOOK_32] = {1.0f / 8, 16.0f, 32},
-    [IQ_BOOK_64] = {1.0f / 4, 32.0f, 64},   [IQ_BOOK_LINEAR] = {1.0f, 0.0f, 0},
-    [IQ_BOOK_PAIRS] = {1.0f, 0.0f, 0},      [IQ_BOOK_PARITY] = {1.0f / 16, 8.0f, 16},
+    [IQ_BOOK_4] = {1.0f, 0.0f, 0},        [IQ_BOOK_8] = {1.0f / 8, 8.0f, 16},
+    [IQ_BOOK_16] = {1.0f / 8, 16.0f, 32}, [IQ_BOOK_32] = {1.0f / 8, 16.0f, 32},
+    [IQ_BOOK_64] = {1.0f / 4, 32.0f, 64}, [IQ_BOOK_LINEAR] = {1.0f, 0.0f, 0},
+    [IQ_BOOK_PAIRS] = {1.0f, 0.0f, 0},    [IQ_BOOK_PARITY] = {1.0f / 16, 8.0f, 16},
 };
 
-static void make_table(iq_book_table *table, const float *values, int n, float cell_scale, float cell_offset, int n_cell) {
+static void make_table(iq_book_table *table, const float *values, int n, float cell_scale, float cell_offset,
+                       int n_cell) {
     for (int i = 0; i < IQ_BOOK_MOST; i++) {
         table->value[i] = values[i < n ? i : n - 1];
         table->edge[i] = 1e30f;
@@ -23,8 +24,7 @@ static void make_table(iq_book_table *table, const float *values, int n, float c
     }
 }
 
-static void make_frame(iq_book *book, iq_book_kind kind, float lowest, float highest, int n_code,
-                       float shift) {
+static void make_frame(iq_book *book, iq_book_kind kind, float lowest, float highest, int n_code, float shift) {
     book->kind = kind;
     book->n_code = n_code;
     book->cell_scale = cells_of[kind].cell_scale;

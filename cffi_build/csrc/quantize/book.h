@@ -8,14 +8,14 @@
 
 /* How the nearest code is found. */
 typedef enum {
-    IQ_BOOK_4,       /* three comparisons */
-    IQ_BOOK_8,       /* 16 cells, at most one edge in each */
-    IQ_BOOK_16,      /* 32 cells, at most one edge in each */
-    IQ_BOOK_32,      /* 32 cells, at most two edges in each */
-    IQ_BOOK_64,      /* 64 cells, at most two edges in each */
-    IQ_BOOK_LINEAR,  /* the codes are consecutive integers: round */
-    IQ_BOOK_PAIRS,   /* IQ2_KL: 32 points in the plane */
-    IQ_BOOK_PARITY,  /* IQ4_KSS: 16 codes, the bits of four neighbours' codes add up to an even number */
+    IQ_BOOK_4,      /* three comparisons */
+    IQ_BOOK_8,      /* 16 cells, at most one edge in each */
+    IQ_BOOK_16,     /* 32 cells, at most one edge in each */
+    IQ_BOOK_32,     /* 32 cells, at most two edges in each */
+    IQ_BOOK_64,     /* 64 cells, at most two edges in each */
+    IQ_BOOK_LINEAR, /* the codes are consecutive integers: round */
+    IQ_BOOK_PAIRS,  /* IQ2_KL: 32 points in the plane */
+    IQ_BOOK_PARITY, /* IQ4_KSS: 16 codes, the bits of four neighbours' codes add up to an even number */
     IQ_BOOK_KINDS
 } iq_book_kind;
 
@@ -44,10 +44,14 @@ typedef struct {
     iq_pair_levels pairs;
     iq_book_kind kind;
     float cell_scale, cell_offset;
-    float lowest, highest;  /* values of the first and the last code */
+    float lowest, highest; /* values of the first and the last code */
     int n_code;
-    float shift;            /* the second codebook is the first plus this; 0: there is none */
+    float shift; /* the second codebook is the first plus this; 0: there is none */
 } iq_book;
+
+/* Size of the first or the last value: the one nearer to zero, the one farther from it. */
+IQ_INLINE float iq_book_near_end(const iq_book *b) { return b->highest < -b->lowest ? b->highest : -b->lowest; }
+IQ_INLINE float iq_book_far_end(const iq_book *b) { return b->highest < -b->lowest ? -b->lowest : b->highest; }
 
 /* `values` ascend. */
 void iq_book_make(iq_book *book, iq_book_kind kind, const float *values, int n, float shift);

@@ -4,7 +4,9 @@ IQ_INLINE int n_variant(const iq_book *book) { return book->shift != 0.0f ? 4 : 
 IQ_INLINE float variant_sign(int v) { return v & 1 ? -1.0f : 1.0f; }
 IQ_INLINE float variant_shift(const iq_book *book, int v) { return v & 2 ? book->shift : 0.0f; }
 
-typedef struct { lanes best, curve, residual; } lane_candidate;
+typedef struct {
+    lanes best, curve, residual;
+} lane_candidate;
 
 static lane_candidate candidate_at(const iq_scale_group *g, const iq_lane_set *set, lane_scales at) {
     const lane_sums sums = measure(g->book, set, g->sub, at);
@@ -23,20 +25,22 @@ IQ_INLINE void keep_better(lane_candidate *kept, lane_candidate c) {
 /* The grid of scales is cut into n_keep ranges and the best candidate of each is kept: where scale codes are coarse,
  * the best one of all may be out of reach. */
 static void find_candidates(const iq_scale_group *g, const search_plan *plan, iq_lane_set *set, int v) {
-    const float near_end = g->book->highest < -g->book->lowest ? g->book->highest : -g->book->lowest;
-    const float far_end = g->book->highest < -g->book->lowest ? -g->book->lowest : g->book->highest;
-    const float from = 1.0f / (plan->reach_from * near_end), to = 1.0f / (plan->reach_to * far_end);
+    const float from = 1.0f / (plan->reach_from * iq_book_near_end(g->book));
+    const float to = 1.0f / (plan->reach_to * iq_book_far_end(g->book));
     const lanes shift = l_set(variant_shift(g->book, v)), largest = l_load(set->largest);
+    const lanes inverse = inverse_or_zero(largest);
     lane_candidate list[IQ_CANDIDATES];
     for (int i = 0; i < plan->n_keep; i++) list[i] = (lane_candidate){l_set(0.0f), l_set(0.0f), l_set(1e30f)};
     for (int i = 0; i < plan->n_reach; i++) {
         const float per_largest = from + (to - from) * (float)i / (float)(plan->n_reach - 1);
-        const lanes scale = l_mul(largest, l_set(variant_sign(v) * per_largest));
-        keep_better(&list[i * plan->n_keep / plan->n_reach], candidate_at(g, set, (lane_scales){scale, shift}));
+        const float signed_per_largest = variant_sign(v) * per_largest;
+        const lane_scales at = {l_mul(largest, l_set(signed_per_largest)),
+                                l_mul(inverse, l_set(1.0f / signed_per_largest)), shift};
+        keep_better(&list[i * plan->n_keep / plan->n_reach], candidate_at(g, set, at));
     }
     for (int r = 0; r < plan->n_refine; r++) {
         for (int i = 0; i < plan->n_keep; i++) {
-            keep_better(&list[i], candidate_at(g, set, (lane_scales){list[i].best, shift}));
+            keep_better(&list[i], candidate_at(g, set, scales_at(list[i].best, shift)));
         }
     }
     for (int i = 0; i < plan->n_keep; i++) {

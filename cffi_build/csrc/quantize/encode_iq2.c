@@ -52,11 +52,27 @@ static void pack_iq2_kl(const iq_superblock *s, uint8_t *block) {
 }
 
 const iq_scaled_format iq2_k_scaled = {
-    make_book, {.k_lowest = -8, .k_highest = 7, .step = 1}, 16, sizeof(block_iq2_k), 0, pack_iq2_k,
+    .make_book = make_book,
+    .rule = {.k_lowest = -8, .k_highest = 7, .step = 1},
+    .sub = 16,
+    .block_bytes = sizeof(block_iq2_k),
+    .pack = pack_iq2_k,
 };
+
 const iq_scaled_format iq2_ks_scaled = {
-    make_book, {.k_lowest = -16, .k_highest = 15, .step = 1}, 32, sizeof(block_iq2_ks), IQ2_KS_ROW_META, pack_iq2_ks,
+    .make_book = make_book,
+    .rule = {.k_lowest = -16, .k_highest = 15, .step = 1},
+    .sub = 32,
+    .block_bytes = sizeof(block_iq2_ks),
+    .row_meta_bytes = IQ2_KS_ROW_META,
+    .pack = pack_iq2_ks,
 };
+
 const iq_scaled_format iq2_kl_scaled = {
-    make_pair_book, {.k_lowest = -32, .k_highest = 31, .step = 1}, 32, sizeof(block_iq2_kl), IQ2_KL_ROW_META, pack_iq2_kl,
+    .make_book = make_pair_book,
+    .rule = {.k_lowest = -32, .k_highest = 31, .step = 1},
+    .sub = 32,
+    .block_bytes = sizeof(block_iq2_kl),
+    .row_meta_bytes = IQ2_KL_ROW_META,
+    .pack = pack_iq2_kl,
 };

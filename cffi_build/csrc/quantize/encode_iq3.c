@@ -40,8 +40,18 @@ static void pack_iq3_ks(const iq_superblock *s, uint8_t *block) {
 }
 
 const iq_scaled_format iq3_k_scaled = {
-    make_book, {.k_lowest = -16, .k_highest = 15, .step = 2, .phase = 1}, 16, sizeof(block_iq3_k), 0, pack_iq3_k,
+    .make_book = make_book,
+    .rule = {.k_lowest = -16, .k_highest = 15, .step = 2, .phase = 1},
+    .sub = 16,
+    .block_bytes = sizeof(block_iq3_k),
+    .pack = pack_iq3_k,
 };
+
 const iq_scaled_format iq3_ks_scaled = {
-    make_book, {.k_lowest = -16, .k_highest = 15, .step = 1}, 32, sizeof(block_iq3_ks), IQ3_KS_ROW_META, pack_iq3_ks,
+    .make_book = make_book,
+    .rule = {.k_lowest = -16, .k_highest = 15, .step = 1},
+    .sub = 32,
+    .block_bytes = sizeof(block_iq3_ks),
+    .row_meta_bytes = IQ3_KS_ROW_META,
+    .pack = pack_iq3_ks,
 };

@@ -21,14 +21,9 @@ static void pack_iq4_k(const iq_superblock *s, uint8_t *block) {
     iq_pack_nibbles(s->code, IQ_SUPERBLOCK, 16, b->qs);
 }
 
-/* The scale 2k + 1 is stored as 2k + 128: bits 1..7; bit 0 is the codebook. */
-static uint8_t ks_scale_byte(const iq_superblock *s, int sb) {
-    return (uint8_t)(2 * s->k[sb] + 128 + (s->shifted >> sb & 1));
-}
-
 static void pack_iq4_ks(const iq_superblock *s, uint8_t *block) {
     block_iq4_ks *b = (block_iq4_ks *)block;
-    for (int sb = 0; sb < 8; sb++) b->scales[sb] = ks_scale_byte(s, sb);
+    iq_pack_odd_scales(s->k, s->shifted, b->scales);
     iq_pack_nibbles(s->code, IQ_SUPERBLOCK, 16, b->qs);
 }
 
@@ -44,22 +39,37 @@ static uint16_t hide_bit(unsigned codes, unsigned bit) {
 }
 
 static void pack_iq4_kss(const iq_superblock *s, uint8_t *block) {
-    uint8_t nibbles[128];
+    uint8_t nibbles[128], scales[8];
+    iq_pack_odd_scales(s->k, s->shifted, scales);
     iq_pack_nibbles(s->code, IQ_SUPERBLOCK, 16, nibbles);
     for (int i = 0; i < 128; i += 2) {
-        const unsigned scale = ks_scale_byte(s, i / 16), codes = iq_load_u16(nibbles + i);
-        iq_store_u16(block + i, hide_bit(codes, scale >> i % 16 / 2 & 1));
+        const unsigned bit = scales[i / 16] >> i % 16 / 2 & 1;
+        iq_store_u16(block + i, hide_bit(iq_load_u16(nibbles + i), bit));
     }
 }
 
 const iq_scaled_format iq4_k_scaled = {
-    make_book, {.k_lowest = -32, .k_highest = 31, .step = 1}, 16, sizeof(block_iq4_k), 0, pack_iq4_k,
+    .make_book = make_book,
+    .rule = {.k_lowest = -32, .k_highest = 31, .step = 1},
+    .sub = 16,
+    .block_bytes = sizeof(block_iq4_k),
+    .pack = pack_iq4_k,
 };
+
 const iq_scaled_format iq4_ks_scaled = {
-    make_book,           {.k_lowest = -64, .k_highest = 63, .step = 2, .phase = 1, .d_is_f32 = true}, 32,
-    sizeof(block_iq4_ks), IQ4_KS_ROW_META, pack_iq4_ks,
+    .make_book = make_book,
+    .rule = {.k_lowest = -64, .k_highest = 63, .step = 2, .phase = 1, .d_is_f32 = true},
+    .sub = 32,
+    .block_bytes = sizeof(block_iq4_ks),
+    .row_meta_bytes = IQ4_KS_ROW_META,
+    .pack = pack_iq4_ks,
 };
+
 const iq_scaled_format iq4_kss_scaled = {
-    make_parity_book,      {.k_lowest = -64, .k_highest = 63, .step = 2, .phase = 1, .d_is_f32 = true}, 32,
-    sizeof(block_iq4_kss), IQ4_KSS_ROW_META, pack_iq4_kss,
+    .make_book = make_parity_book,
+    .rule = {.k_lowest = -64, .k_highest = 63, .step = 2, .phase = 1, .d_is_f32 = true},
+    .sub = 32,
+    .block_bytes = sizeof(block_iq4_kss),
+    .row_meta_bytes = IQ4_KSS_ROW_META,
+    .pack = pack_iq4_kss,
 };

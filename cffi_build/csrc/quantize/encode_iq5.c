@@ -20,18 +20,26 @@ static void pack_iq5_k(const iq_superblock *s, uint8_t *block) {
     iq_pack_high_bit(s->code, 4, b->qh);
 }
 
-/* The scale 2k + 1 is stored as 2k + 128: bits 1..7; bit 0 is the codebook. */
 static void pack_iq5_ks(const iq_superblock *s, uint8_t *block) {
     block_iq5_ks *b = (block_iq5_ks *)block;
-    for (int sb = 0; sb < 8; sb++) b->scales[sb] = (uint8_t)(2 * s->k[sb] + 128 + (s->shifted >> sb & 1));
+    iq_pack_odd_scales(s->k, s->shifted, b->scales);
     iq_pack_nibbles(s->code, IQ_SUPERBLOCK, 32, b->qs);
     iq_pack_high_bit(s->code, 4, b->qh);
 }
 
 const iq_scaled_format iq5_k_scaled = {
-    make_book, {.k_lowest = -32, .k_highest = 31, .step = 1}, 16, sizeof(block_iq5_k), 0, pack_iq5_k,
+    .make_book = make_book,
+    .rule = {.k_lowest = -32, .k_highest = 31, .step = 1},
+    .sub = 16,
+    .block_bytes = sizeof(block_iq5_k),
+    .pack = pack_iq5_k,
 };
+
 const iq_scaled_format iq5_ks_scaled = {
-    make_book,            {.k_lowest = -64, .k_highest = 63, .step = 2, .phase = 1, .d_is_f32 = true}, 32,
-    sizeof(block_iq5_ks), IQ5_KS_ROW_META, pack_iq5_ks,
+    .make_book = make_book,
+    .rule = {.k_lowest = -64, .k_highest = 63, .step = 2, .phase = 1, .d_is_f32 = true},
+    .sub = 32,
+    .block_bytes = sizeof(block_iq5_ks),
+    .row_meta_bytes = IQ5_KS_ROW_META,
+    .pack = pack_iq5_ks,
 };

@@ -32,8 +32,17 @@ static void pack_q6_k(const iq_superblock *s, uint8_t *block) {
 }
 
 const iq_scaled_format iq6_k_scaled = {
-    make_iq6_book, {.k_lowest = -128, .k_highest = 127, .step = 1}, 16, sizeof(block_iq6_k), 0, pack_iq6_k,
+    .make_book = make_iq6_book,
+    .rule = {.k_lowest = -128, .k_highest = 127, .step = 1},
+    .sub = 16,
+    .block_bytes = sizeof(block_iq6_k),
+    .pack = pack_iq6_k,
 };
+
 const iq_scaled_format q6_k_scaled = {
-    make_q6_book, {.k_lowest = -128, .k_highest = 127, .step = 1}, 16, sizeof(block_q6_k), 0, pack_q6_k,
+    .make_book = make_q6_book,
+    .rule = {.k_lowest = -128, .k_highest = 127, .step = 1},
+    .sub = 16,
+    .block_bytes = sizeof(block_q6_k),
+    .pack = pack_q6_k,
 };

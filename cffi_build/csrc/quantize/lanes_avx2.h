@@ -2,8 +2,12 @@
 #ifndef IQ_QUANTIZE_LANES_AVX2_H
 #define IQ_QUANTIZE_LANES_AVX2_H
 
-typedef struct { __m256 a, b; } lanes;
-typedef struct { __m256i a, b; } lanes_int;
+typedef struct {
+    __m256 a, b;
+} lanes;
+typedef struct {
+    __m256i a, b;
+} lanes_int;
 typedef lanes lanes_mask; /* all bits of a lane set or clear */
 
 IQ_INLINE lanes l_load(const float *p) { return (lanes){_mm256_load_ps(p), _mm256_load_ps(p + 8)}; }
@@ -36,7 +40,8 @@ IQ_INLINE lanes_int l_int_zero(void) { return (lanes_int){_mm256_setzero_si256()
 IQ_INLINE lanes_int l_int_set(int x) { return (lanes_int){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 IQ_INLINE lanes_int l_truncate(lanes x) { return (lanes_int){_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b)}; }
 IQ_INLINE lanes_int l_increment(lanes_int x, lanes_mask m) {
-    return (lanes_int){_mm256_sub_epi32(x.a, _mm256_castps_si256(m.a)), _mm256_sub_epi32(x.b, _mm256_castps_si256(m.b))};
+    return (lanes_int){_mm256_sub_epi32(x.a, _mm256_castps_si256(m.a)),
+                       _mm256_sub_epi32(x.b, _mm256_castps_si256(m.b))};
 }
 IQ_INLINE lanes_int l_int_select(lanes_mask m, lanes_int yes, lanes_int no) {
     return (lanes_int){_mm256_blendv_epi8(no.a, yes.a, _mm256_castps_si256(m.a)),

@@ -24,8 +24,12 @@ IQ_INLINE lanes_mask l_andnot(lanes_mask a, lanes_mask b) { return (lanes_mask)(
 IQ_INLINE lanes_int l_int_zero(void) { return _mm512_setzero_si512(); }
 IQ_INLINE lanes_int l_int_set(int a) { return _mm512_set1_epi32(a); }
 IQ_INLINE lanes_int l_truncate(lanes a) { return _mm512_cvttps_epi32(a); }
-IQ_INLINE lanes_int l_increment(lanes_int a, lanes_mask m) { return _mm512_mask_sub_epi32(a, m, a, _mm512_set1_epi32(-1)); }
-IQ_INLINE lanes_int l_int_select(lanes_mask m, lanes_int yes, lanes_int no) { return _mm512_mask_blend_epi32(m, no, yes); }
+IQ_INLINE lanes_int l_increment(lanes_int a, lanes_mask m) {
+    return _mm512_mask_sub_epi32(a, m, a, _mm512_set1_epi32(-1));
+}
+IQ_INLINE lanes_int l_int_select(lanes_mask m, lanes_int yes, lanes_int no) {
+    return _mm512_mask_blend_epi32(m, no, yes);
+}
 IQ_INLINE void l_store_bytes(uint8_t *p, lanes_int a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 
 /* table[index], index below n (a constant: 8, 16, 32 or 64). */

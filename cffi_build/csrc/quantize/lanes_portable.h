@@ -8,8 +8,12 @@
 
 typedef float l_quarter __attribute__((vector_size(16)));
 typedef int32_t l_quarter_int __attribute__((vector_size(16)));
-typedef struct { l_quarter q[L_QUARTERS]; } lanes;
-typedef struct { l_quarter_int q[L_QUARTERS]; } lanes_int;
+typedef struct {
+    l_quarter q[L_QUARTERS];
+} lanes;
+typedef struct {
+    l_quarter_int q[L_QUARTERS];
+} lanes_int;
 typedef lanes_int lanes_mask; /* all bits of a lane set or clear */
 
 #define L_EACH(type, expression)                                                                                       \

@@ -33,11 +33,17 @@ IQ_INLINE nearest_code nearest_integer(const iq_book *book, lanes u) {
 /* The nearest single code; `kind` is a constant where this is inlined. */
 IQ_INLINE nearest_code nearest(const iq_book *book, iq_book_kind kind, lanes u) {
     switch (kind) {
-    case IQ_BOOK_4: return nearest_of_4(book->table, u);
-    case IQ_BOOK_8: return nearest_in_cells(book->table, 16, 8, 1, u);
-    case IQ_BOOK_16: return nearest_in_cells(book->table, 32, 16, 1, u);
-    case IQ_BOOK_32: return nearest_in_cells(book->table, 32, 32, 2, u);
-    case IQ_BOOK_64: return nearest_in_cells(book->table, 64, 64, 2, u);
-    default: return nearest_integer(book, u);
+    case IQ_BOOK_4:
+        return nearest_of_4(book->table, u);
+    case IQ_BOOK_8:
+        return nearest_in_cells(book->table, 16, 8, 1, u);
+    case IQ_BOOK_16:
+        return nearest_in_cells(book->table, 32, 16, 1, u);
+    case IQ_BOOK_32:
+        return nearest_in_cells(book->table, 32, 32, 2, u);
+    case IQ_BOOK_64:
+        return nearest_in_cells(book->table, 64, 64, 2, u);
+    default:
+        return nearest_integer(book, u);
     }
 }

@@ -1,10 +1,14 @@
 /* Q4_1, Q5_1: blocks of 32 with a scale and a minimum, both fp16: x is near scale * q + offset. Included by
  * search.inc.h. */
 
-typedef struct { lanes scale, offset; } lane_range;
+typedef struct {
+    lanes scale, offset;
+} lane_range;
 
 /* Sums under nearest-code assignment: enough for the error and for the least-squares line. */
-typedef struct { lanes error, w, wq, wqq, wx, wxq; } range_sums;
+typedef struct {
+    lanes error, w, wq, wqq, wx, wxq;
+} range_sums;
 
 IQ_INLINE lanes range_code(const iq_book *book, lanes x, lanes offset, lanes inverse_scale) {
     const lanes t = l_mul(l_sub(x, offset), inverse_scale);
@@ -79,8 +83,8 @@ static void assign_range(const iq_book *book, iq_lane_set *set, lane_range at) {
     }
 }
 
-/* A line of `codes` steps over [lowest, lowest + width], if there were that many: clipped above, on both sides, or below.
- * Outliers of little importance are often on one side. */
+/* A line of `codes` steps over [lowest, lowest + width], if there were that many: clipped above, on both sides, or
+ * below. Outliers of little importance are often on one side. */
 IQ_INLINE lane_range stretched_line(const iq_book *book, lanes lowest, lanes width, float codes, int side) {
     const lanes scale = l_mul(width, l_set(1.0f / codes));
     const lanes left_over = l_sub(width, l_mul(scale, l_set(book->highest)));

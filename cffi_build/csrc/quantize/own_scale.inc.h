@@ -12,11 +12,13 @@ IQ_INLINE lanes round_to_f16(lanes a, float unit) {
     return l_select(l_greater(a, zero), rounded, l_select(l_greater(zero, a), l_sub(zero, rounded), zero));
 }
 
-typedef struct { lanes error, scale, best; } lane_block; /* best: least-squares scale for the same codes */
+typedef struct {
+    lanes error, scale, best;
+} lane_block; /* best: least-squares scale for the same codes */
 
 IQ_INLINE void try_scale(const iq_scale_group *g, const iq_lane_set *set, lanes scale, lane_block *b) {
     const lanes rounded = round_to_f16(scale, g->unit);
-    const lane_sums sums = measure(g->book, set, g->sub, (lane_scales){rounded, l_set(0.0f)});
+    const lane_sums sums = measure(g->book, set, g->sub, scales_at(rounded, l_set(0.0f)));
     const lanes_mask better = l_greater(b->error, sums.error);
     b->error = l_select(better, sums.error, b->error);
     b->scale = l_select(better, rounded, b->scale);
@@ -31,7 +33,7 @@ static void solve_own_scales(const iq_scale_group *g, const search_plan *plan, i
         for (int i = 0; i < plan->n_keep; i++) try_scale(g, set, l_load(set->candidate[v][i].best), &b);
     }
     for (int i = 0; i < plan->n_polish; i++) try_scale(g, set, b.best, &b);
-    assign(g->book, set, g->sub, (lane_scales){b.scale, l_set(0.0f)});
+    assign(g->book, set, g->sub, scales_at(b.scale, l_set(0.0f)));
     l_store(set->block_scale, b.scale);
     l_store(set->block_offset, l_set(0.0f));
 }

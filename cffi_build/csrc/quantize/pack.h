@@ -9,7 +9,8 @@ IQ_INLINE void iq_pack_2bit(const uint8_t code[IQ_SUPERBLOCK], uint8_t qs[64]) {
     for (int half = 0; half < 2; half++) {
         const uint8_t *c = code + 128 * half;
         for (int j = 0; j < 32; j++) {
-            qs[32 * half + j] = (uint8_t)((c[j] & 3) | (c[j + 32] & 3) << 2 | (c[j + 64] & 3) << 4 | (c[j + 96] & 3) << 6);
+            qs[32 * half + j] =
+                (uint8_t)((c[j] & 3) | (c[j + 32] & 3) << 2 | (c[j + 64] & 3) << 4 | (c[j + 96] & 3) << 6);
         }
     }
 }
@@ -22,7 +23,7 @@ IQ_INLINE void iq_pack_high_bit(const uint8_t code[IQ_SUPERBLOCK], int bit, uint
     }
 }
 
-/* Low nibbles of n codes: byte width * b + j holds weight 2 * width * b + j (low) and the one `width` further (high). */
+/* Low nibbles of n codes: byte width * b + j holds weight 2 * width * b + j (low) and the one `width` on (high). */
 IQ_INLINE void iq_pack_nibbles(const uint8_t *code, int n, int width, uint8_t *qs) {
     for (int i = 0; i < n; i += 2 * width) {
         for (int j = 0; j < width; j++) *qs++ = (uint8_t)((code[i + j] & 15) | (code[i + j + width] & 15) << 4);
@@ -50,6 +51,11 @@ IQ_INLINE void iq_pack_scale_pairs(const int16_t *scale, int n, uint8_t *out) {
         out[i / 4] = (uint8_t)((scale[i] >> 4 & 3) | (scale[i + 1] >> 4 & 3) << 2 | (scale[i + 2] >> 4 & 3) << 4 |
                                (scale[i + 3] >> 4 & 3) << 6);
     }
+}
+
+/* The scale bytes of the KS types with odd scales: 2k + 1 is stored as 2k + 128 (bits 1..7), the codebook in bit 0. */
+IQ_INLINE void iq_pack_odd_scales(const int16_t *k, unsigned shifted, uint8_t out[8]) {
+    for (int sb = 0; sb < 8; sb++) out[sb] = (uint8_t)(2 * k[sb] + 128 + (int)(shifted >> sb & 1));
 }
 
 IQ_INLINE void iq_store_u16(uint8_t *p, uint16_t v) { memcpy(p, &v, sizeof v); }

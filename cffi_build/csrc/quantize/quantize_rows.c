@@ -50,8 +50,9 @@ static iq_status check_arguments(int32_t id, const float *src, size_t n_rows, si
 static iq_status check_weights(const float *src, size_t n_rows, size_t n_cols, iq_error *error) {
     const size_t bad = first_not_finite(src, n_rows * n_cols);
     if (bad == n_rows * n_cols) return IQ_OK;
-    return iq_fail(error, IQ_ERR_FORMAT, "the weight in row %zu, column %zu is %s: only finite weights can be quantized",
-                   bad / n_cols, bad % n_cols, src[bad] != src[bad] ? "NaN" : "infinite");
+    return iq_fail(error, IQ_ERR_FORMAT,
+                   "the weight in row %zu, column %zu is %s: only finite weights can be quantized", bad / n_cols,
+                   bad % n_cols, src[bad] != src[bad] ? "NaN" : "infinite");
 }
 
 /* Also finds whether any importance is above zero. */
@@ -62,7 +63,11 @@ static iq_status check_importance(const float *importance, size_t n_cols, bool *
         if (!(w >= 0.0f) || w > 3.4028235e38f) {
             return iq_fail(error, IQ_ERR_FORMAT,
                            "the importance of column %zu (for all rows from row 0 on) is %s: it must be finite and at "
-                           "least 0", i, w != w ? "NaN" : w < 0.0f ? "negative" : "infinite");
+                           "least 0",
+                           i,
+                           w != w     ? "NaN"
+                           : w < 0.0f ? "negative"
+                                      : "infinite");
         }
         *informs |= w > 0.0f;
     }

@@ -2,18 +2,25 @@
  * search.inc.h. */
 
 /* A scale is k * step + start, k an integer in [lowest, highest]; k is the rounding of scale * slope + offset. */
-typedef struct { lanes slope, offset, step, start, lowest, highest; } scale_ladder;
+typedef struct {
+    lanes slope, offset, step, start, lowest, highest;
+} scale_ladder;
 
 static scale_ladder make_ladder(const iq_scale_rule *rule, float d) {
     const float step = d * (float)rule->step;
     return (scale_ladder){
-        l_set(step != 0.0f ? 1.0f / step : 0.0f),          l_set(-(float)rule->phase / (float)rule->step),
-        l_set(step),                                       l_set(d * (float)rule->phase),
-        l_set((float)rule->k_lowest), l_set((float)rule->k_highest),
+        l_set(step != 0.0f ? 1.0f / step : 0.0f),
+        l_set(-(float)rule->phase / (float)rule->step),
+        l_set(step),
+        l_set(d * (float)rule->phase),
+        l_set((float)rule->k_lowest),
+        l_set((float)rule->k_highest),
     };
 }
 
-IQ_INLINE lanes clamp_k(const scale_ladder *ladder, lanes k) { return l_min(l_max(k, ladder->lowest), ladder->highest); }
+IQ_INLINE lanes clamp_k(const scale_ladder *ladder, lanes k) {
+    return l_min(l_max(k, ladder->lowest), ladder->highest);
+}
 
 IQ_INLINE lanes nearest_k(const scale_ladder *ladder, lanes scale) {
     return l_round(clamp_k(ladder, l_add(l_mul(scale, ladder->slope), ladder->offset)));
@@ -65,7 +72,9 @@ static void promised_errors(const iq_scale_group *g, const search_plan *plan, co
 }
 
 /* A choice of scale code and codebook, with what the candidates promise for it. */
-typedef struct { lanes error, k, shift; } lane_promise;
+typedef struct {
+    lanes error, k, shift;
+} lane_promise;
 
 IQ_INLINE lane_promise select_promise(lanes_mask m, lane_promise yes, lane_promise no) {
     return (lane_promise){l_select(m, yes.error, no.error), l_select(m, yes.k, no.k), l_select(m, yes.shift, no.shift)};
@@ -99,7 +108,9 @@ IQ_INLINE void order_promises(const iq_scale_group *g, const search_plan *plan, 
 }
 
 /* The best choice so far of sixteen sub-blocks, under one d. */
-typedef struct { lanes error, k, shift, xv, vv; } lane_choice;
+typedef struct {
+    lanes error, k, shift, xv, vv;
+} lane_choice;
 
 IQ_INLINE lane_choice no_choice(void) {
     const lanes zero = l_set(0.0f);
@@ -108,7 +119,7 @@ IQ_INLINE lane_choice no_choice(void) {
 
 IQ_INLINE void try_k(const iq_scale_group *g, const iq_lane_set *set, const scale_ladder *ladder, lanes k, lanes shift,
                      lane_choice *c) {
-    const lane_sums sums = measure(g->book, set, g->sub, (lane_scales){scale_of_k(ladder, k), shift});
+    const lane_sums sums = measure(g->book, set, g->sub, scales_at(scale_of_k(ladder, k), shift));
     const lanes_mask better = l_greater(c->error, sums.error);
     c->error = l_select(better, sums.error, c->error);
     c->k = l_select(better, k, c->k);
@@ -127,7 +138,9 @@ IQ_INLINE void try_neighbours(const iq_scale_group *g, const iq_lane_set *set, c
 }
 
 /* Totals of a group under one d, and d's least-squares value for the same codes: dx / dd. */
-typedef struct { double error, dx, dd; } group_sums;
+typedef struct {
+    double error, dx, dd;
+} group_sums;
 
 static void add_to_group(const iq_scale_rule *rule, const lane_choice *c, iq_lane_set *set, group_sums *sums) {
     const lanes code = l_add(l_mul(c->k, l_set((float)rule->step)), l_set((float)rule->phase));

@@ -1,6 +1,8 @@
-#include "quantize/scaled.h"
+#include <float.h>
+
 #include "quantize/gather.h"
 #include "quantize/pack.h"
+#include "quantize/scaled.h"
 
 #define SUB_PER_SUPERBLOCK(format) (IQ_SUPERBLOCK / (format)->sub)
 
@@ -19,14 +21,20 @@ size_t iq_scaled_scratch_bytes(const iq_scaled_format *format, size_t n_cols) {
     return sizeof(scaled_scratch) + sets_of(format, n_cols) * sizeof(iq_lane_set);
 }
 
+/* The largest weight that the format can hold with either sign. */
+static float largest_weight(const iq_scale_group *g) {
+    const float code = (float)(g->rule.k_highest * g->rule.step + g->rule.phase);
+    return g->rule.d_is_f32 ? FLT_MAX : 65504.0f * code * iq_book_near_end(g->book);
+}
+
 static void gather_group(const float *x, const float *importance, size_t n_cols, iq_scale_group *g) {
     const size_t n_sub = n_cols / g->sub;
-    const float importance_unit = importance ? iq_unit_of(importance, n_cols) : 1.0f;
-    g->unit = iq_unit_of(x, n_cols);
+    const iq_frame frame = iq_frame_of(x, importance, n_cols, largest_weight(g));
+    g->unit = frame.unit;
     for (size_t s = 0; s < g->n_set; s++) {
         const size_t first = s * IQ_LANES, at = first * g->sub;
-        iq_gather(x + at, importance ? importance + at : NULL, iq_min_size(IQ_LANES, n_sub - first), g->sub, g->unit,
-                  importance_unit, &g->set[s]);
+        iq_gather(x + at, importance ? importance + at : NULL, iq_min_size(IQ_LANES, n_sub - first), g->sub, &frame,
+                  &g->set[s]);
     }
 }
 
@@ -44,8 +52,10 @@ static void read_superblock(const iq_scale_group *g, size_t index, iq_superblock
 }
 
 static void write_row_scale(const iq_scaled_format *format, float d, uint8_t *row) {
-    if (format->rule.d_is_f32) memcpy(row, &d, sizeof d);
-    else iq_store_u16(row, iq_f32_to_f16(d));
+    if (format->rule.d_is_f32)
+        memcpy(row, &d, sizeof d);
+    else
+        iq_store_u16(row, iq_f32_to_f16(d));
 }
 
 /* Searches n_cols weights under one d and writes their blocks. */
@@ -65,8 +75,12 @@ void iq_encode_scaled(const iq_scaled_format *format, const iq_encode_job *job, 
                       size_t n_cols, uint8_t *row) {
     scaled_scratch *memory = job->scratch;
     const size_t group_cols = format->row_meta_bytes ? n_cols : IQ_SUPERBLOCK;
-    iq_scale_group g = {.book = &memory->book, .rule = format->rule, .effort = job->effort, .sub = format->sub,
-                        .n_set = sets_of(format, n_cols), .set = memory->set};
+    iq_scale_group g = {.book = &memory->book,
+                        .rule = format->rule,
+                        .effort = job->effort,
+                        .sub = format->sub,
+                        .n_set = sets_of(format, n_cols),
+                        .set = memory->set};
     format->make_book(&memory->book);
     uint8_t *blocks = row + format->row_meta_bytes;
     for (size_t at = 0; at < n_cols; at += group_cols) {

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     void (*make_book)(iq_book *book);
     iq_scale_rule rule;
-    uint32_t sub;            /* weights per sub-block */
+    uint32_t sub; /* weights per sub-block */
     uint32_t block_bytes;
     uint32_t row_meta_bytes; /* the row's d; 0: each superblock has its own */
     void (*pack)(const iq_superblock *s, uint8_t *block);
@@ -26,6 +26,5 @@ typedef struct {
 void iq_encode_scaled(const iq_scaled_format *format, const iq_encode_job *job, const float *x, const float *importance,
                       size_t n_cols, uint8_t *row);
 size_t iq_scaled_scratch_bytes(const iq_scaled_format *format, size_t n_cols);
-
 
 #endif

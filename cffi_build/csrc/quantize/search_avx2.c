@@ -9,5 +9,5 @@ IQ_TARGET_BEGIN("avx2")
 #include "quantize/search.inc.h"
 IQ_TARGET_END
 
-const iq_search iq_search_avx2 = {"avx2", solve_shared, solve_scales, solve_ranges};
+const iq_search iq_search_avx2 = {solve_shared, solve_scales, solve_ranges};
 #endif

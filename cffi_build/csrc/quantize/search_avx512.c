@@ -9,5 +9,5 @@ IQ_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 #include "quantize/search.inc.h"
 IQ_TARGET_END
 
-const iq_search iq_search_avx512 = {"avx512", solve_shared, solve_scales, solve_ranges};
+const iq_search iq_search_avx512 = {solve_shared, solve_scales, solve_ranges};
 #endif

@@ -1,50 +1,48 @@
 /* How hard to search. Included by search.inc.h. */
 
 typedef struct {
-    int n_reach;                /* grid points per variant */
-    float reach_from, reach_to; /* where the largest |x| may land: times the nearer, the farther end of the book */
-    int n_refine;               /* least-squares steps from the best grid point of each variant */
-    int n_keep;                 /* candidates kept per variant */
-    int n_d;                    /* values of d tried with the candidates' parabolas */
-    int n_d_fine, n_divisor;
-    float d_from, d_to;         /* relative to: largest scale / largest scale code */
-    int n_exact;                /* of these, searched with the codes assigned again */
-    int n_polish;               /* least-squares steps of d after that */
-    int n_try;                  /* variants assigned again, most promising first */
-    int n_neighbour;            /* scale codes tried on each side */
+    /* candidates of a sub-block */
+    int n_reach;      /* grid points per variant, for 16 codes */
+    float reach_from; /* where the largest |x| may land: times the end of the book nearer to zero ... */
+    float reach_to;   /* ... times the farther end */
+    int n_refine;     /* least-squares steps from the candidates kept */
+    int n_keep;       /* candidates kept per variant */
+    /* the shortlist of values of d, by the candidates' parabolas */
+    int n_d;            /* values between d_from and d_to */
+    float d_from, d_to; /* times (the largest of the sub-blocks' smallest good scales / the largest scale code) */
+    int n_d_fine;       /* values around each of the best of these */
+    int n_divisor;      /* values that make that scale a whole multiple */
+    /* with codes assigned again */
+    int n_exact;     /* values of d from the shortlist */
+    int n_polish;    /* least-squares steps of d, or of a block's scale */
+    int n_try;       /* variants per sub-block, most promising first */
+    int n_neighbour; /* scale codes on each side of the best */
 } search_plan;
 
-/* The K types: one d for sixteen sub-blocks of 16. */
-static const search_plan superblock_plans[] = {
-    [IQ_EFFORT_FAST] = {.n_reach = 8, .reach_from = 0.8f, .reach_to = 1.3f, .n_keep = 2, .n_d = 12, .n_d_fine = 4,
-                        .n_divisor = 1, .d_from = 0.6f, .d_to = 2.0f, .n_exact = 1, .n_polish = 1, .n_try = 1},
-    [IQ_EFFORT_NORMAL] = {.n_reach = 16, .reach_from = 0.7f, .reach_to = 2.0f, .n_refine = 1, .n_keep = 4, .n_d = 24,
-                          .n_d_fine = 8, .n_divisor = 2, .d_from = 0.5f, .d_to = 2.2f, .n_exact = 2, .n_polish = 2,
-                          .n_try = 2, .n_neighbour = 1},
-    [IQ_EFFORT_BEST] = {.n_reach = 40, .reach_from = 0.6f, .reach_to = 2.5f, .n_refine = 2, .n_keep = 8, .n_d = 48,
-                        .n_d_fine = 24, .n_divisor = 8, .d_from = 0.5f, .d_to = 2.2f, .n_exact = 6, .n_polish = 4,
-                        .n_try = 4, .n_neighbour = 2},
-};
+/* clang-format off */
 
-/* The KS types: one d for the sub-blocks of 32 of a whole row. */
+/* The K types: one d for sixteen sub-blocks of 16. The KS types: one d for the sub-blocks of 32 of a whole row. */
+static const search_plan superblock_plans[] = {
+    /*                     reach  from  to   refine keep  d  from  to   fine divisor  exact polish try neighbour */
+    [IQ_EFFORT_FAST]   = {     8, 0.8f, 1.3f,     0,   2,  8, 0.6f, 2.0f,   4,      1,     1,     1,  1,        0},
+    [IQ_EFFORT_NORMAL] = {    16, 0.7f, 2.0f,     1,   4, 24, 0.5f, 2.2f,   8,      2,     2,     2,  2,        1},
+    [IQ_EFFORT_BEST]   = {    40, 0.6f, 2.5f,     2,   8, 48, 0.5f, 2.2f,  24,      8,     6,     4,  4,        2},
+};
 static const search_plan row_plans[] = {
-    [IQ_EFFORT_FAST] = {.n_reach = 10, .reach_from = 0.8f, .reach_to = 1.3f, .n_refine = 1, .n_keep = 2, .n_d = 12,
-                        .n_d_fine = 4, .n_divisor = 1, .d_from = 0.6f, .d_to = 2.0f, .n_exact = 1, .n_polish = 1,
-                        .n_try = 1, .n_neighbour = 1},
-    [IQ_EFFORT_NORMAL] = {.n_reach = 16, .reach_from = 0.7f, .reach_to = 2.0f, .n_refine = 1, .n_keep = 4, .n_d = 24,
-                          .n_d_fine = 8, .n_divisor = 2, .d_from = 0.5f, .d_to = 2.2f, .n_exact = 2, .n_polish = 2,
-                          .n_try = 2, .n_neighbour = 1},
-    [IQ_EFFORT_BEST] = {.n_reach = 40, .reach_from = 0.6f, .reach_to = 2.5f, .n_refine = 2, .n_keep = 8, .n_d = 48,
-                        .n_d_fine = 24, .n_divisor = 8, .d_from = 0.5f, .d_to = 2.2f, .n_exact = 6, .n_polish = 4,
-                        .n_try = 4, .n_neighbour = 2},
+    [IQ_EFFORT_FAST]   = {     8, 0.8f, 1.3f,     1,   1, 12, 0.6f, 2.0f,   4,      1,     1,     1,  1,        1},
+    [IQ_EFFORT_NORMAL] = {    16, 0.7f, 2.0f,     1,   4, 24, 0.5f, 2.2f,   8,      2,     2,     2,  2,        1},
+    [IQ_EFFORT_BEST]   = {    40, 0.6f, 2.5f,     2,   8, 48, 0.5f, 2.2f,  24,      8,     6,     4,  4,        2},
 };
 
 /* Blocks of 32 with a scale of their own. */
 static const search_plan block_plans[] = {
-    [IQ_EFFORT_FAST] = {.n_reach = 10, .reach_from = 0.8f, .reach_to = 1.2f, .n_keep = 4, .n_polish = 1},
-    [IQ_EFFORT_NORMAL] = {.n_reach = 16, .reach_from = 0.72f, .reach_to = 1.3f, .n_refine = 1, .n_keep = 6, .n_polish = 2},
-    [IQ_EFFORT_BEST] = {.n_reach = 48, .reach_from = 0.6f, .reach_to = 1.5f, .n_refine = 2, .n_keep = 8, .n_polish = 4},
+    [IQ_EFFORT_FAST]   = {.n_reach = 10, .reach_from = 0.80f, .reach_to = 1.2f, .n_keep = 4, .n_polish = 1},
+    [IQ_EFFORT_NORMAL] = {.n_reach = 32, .reach_from = 0.72f, .reach_to = 1.3f, .n_keep = 8, .n_polish = 2,
+                          .n_refine = 1},
+    [IQ_EFFORT_BEST]   = {.n_reach = 48, .reach_from = 0.60f, .reach_to = 1.5f, .n_keep = 8, .n_polish = 4,
+                          .n_refine = 2},
 };
+/* clang-format on */
 
 /* The finer a codebook, the narrower the valleys of the error in the scale. */
 static float fineness(const iq_book *book) {

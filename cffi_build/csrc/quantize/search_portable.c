@@ -4,4 +4,4 @@
 #include "quantize/lanes_portable.h"
 #include "quantize/search.inc.h"
 
-const iq_search iq_search_portable = {"portable", solve_shared, solve_scales, solve_ranges};
+const iq_search iq_search_portable = {solve_shared, solve_scales, solve_ranges};

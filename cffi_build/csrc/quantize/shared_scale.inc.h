@@ -16,7 +16,10 @@ static float round_d(const iq_scale_group *g, float d) {
 #define D_COARSE 2
 #define D_MOST 64
 
-typedef struct { float d; double error; } d_error;
+typedef struct {
+    float d;
+    double error;
+} d_error;
 
 static void insert_d(d_error *list, int n, d_error entry) {
     for (int i = 0; i < n; i++) {
@@ -119,7 +122,7 @@ static void solve_shared(iq_scale_group *g) {
         iq_lane_set *set = &g->set[s];
         const scale_ladder ladder = make_ladder(&g->rule, g->d);
         const lanes scale = scale_of_k(&ladder, l_load(set->chosen.k));
-        assign(g->book, set, g->sub, (lane_scales){scale, l_load(set->chosen.shift)});
+        assign(g->book, set, g->sub, scales_at(scale, l_load(set->chosen.shift)));
     }
     g->d *= g->unit;
 }

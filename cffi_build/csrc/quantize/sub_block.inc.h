@@ -1,7 +1,7 @@
 /* What one scale per lane gives: sums of a sub-block under nearest-code assignment. Included by search.inc.h. */
 
 typedef struct {
-    lanes scale, shift; /* x is near scale * (value + shift) */
+    lanes scale, inverse, shift; /* x is near scale * (value + shift) */
 } lane_scales;
 
 typedef struct {
@@ -11,7 +11,9 @@ typedef struct {
 } lane_sums;
 
 /* u = x * slope + start is the position of x in the book's cells. A zero scale assigns as if x were zero. */
-typedef struct { lanes slope, start; } cell_map;
+typedef struct {
+    lanes slope, start;
+} cell_map;
 
 IQ_INLINE cell_map map_to_cells(const iq_book *book, lanes inverse_scale, lanes shift) {
     const lanes cell = l_set(book->cell_scale);
@@ -22,6 +24,10 @@ IQ_INLINE lanes inverse_or_zero(lanes scale) {
     const lanes zero = l_set(0.0f);
     const lanes_mask some = l_greater(l_mul(scale, scale), zero);
     return l_select(some, l_div(l_set(1.0f), l_select(some, scale, l_set(1.0f))), zero);
+}
+
+IQ_INLINE lane_scales scales_at(lanes scale, lanes shift) {
+    return (lane_scales){scale, inverse_or_zero(scale), shift};
 }
 
 /* Adds weight `row`, coded as v (shift included), to the sums. */
@@ -40,7 +46,7 @@ IQ_INLINE lane_sums no_sums(void) { return (lane_sums){l_set(0.0f), l_set(0.0f),
 /* The sums at `at`. The error is not expanded into the other sums: it also tells nearly perfect fits apart. */
 IQ_INLINE lane_sums measure_singles(iq_book_kind kind, const iq_book *book, const iq_lane_set *set, size_t sub,
                                     lane_scales at) {
-    const cell_map map = map_to_cells(book, inverse_or_zero(at.scale), at.shift);
+    const cell_map map = map_to_cells(book, at.inverse, at.shift);
     lane_sums sums = no_sums();
     for (size_t j = 0; j < sub; j++) {
         const lanes u = l_add(l_mul(l_load(set->x[j]), map.slope), map.start);
@@ -50,7 +56,7 @@ IQ_INLINE lane_sums measure_singles(iq_book_kind kind, const iq_book *book, cons
 }
 
 IQ_INLINE void assign_singles(iq_book_kind kind, const iq_book *book, iq_lane_set *set, size_t sub, lane_scales at) {
-    const cell_map map = map_to_cells(book, inverse_or_zero(at.scale), at.shift);
+    const cell_map map = map_to_cells(book, at.inverse, at.shift);
     for (size_t j = 0; j < sub; j++) {
         const lanes u = l_add(l_mul(l_load(set->x[j]), map.slope), map.start);
         l_store_bytes(set->code[j], nearest(book, kind, u).index);
@@ -81,10 +87,9 @@ IQ_INLINE lanes_int nearest_pair(const iq_book *book, const iq_lane_set *set, si
 }
 
 IQ_INLINE lane_sums measure_pairs(const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
-    const lanes inverse = inverse_or_zero(at.scale);
     lane_sums sums = no_sums();
     for (size_t j = 0; j < sub; j += 2) {
-        const lanes_int code = nearest_pair(book, set, j, inverse);
+        const lanes_int code = nearest_pair(book, set, j, at.inverse);
         add_row(&sums, set, j, at.scale, l_lookup(book->table[0].value, IQ_PAIRS, code));
         add_row(&sums, set, j + 1, at.scale, l_lookup(book->table[1].value, IQ_PAIRS, code));
     }
@@ -93,8 +98,7 @@ IQ_INLINE lane_sums measure_pairs(const iq_book *book, const iq_lane_set *set, s
 
 /* The code of rows 2p, 2p + 1 goes to set->code[p]. */
 IQ_INLINE void assign_pairs(const iq_book *book, iq_lane_set *set, size_t sub, lane_scales at) {
-    const lanes inverse = inverse_or_zero(at.scale);
-    for (size_t j = 0; j < sub; j += 2) l_store_bytes(set->code[j / 2], nearest_pair(book, set, j, inverse));
+    for (size_t j = 0; j < sub; j += 2) l_store_bytes(set->code[j / 2], nearest_pair(book, set, j, at.inverse));
 }
 
 /* ---- four codes with an even number of bits between them (IQ4_KSS) ---- */
@@ -145,7 +149,7 @@ IQ_INLINE void nearest_parity(const iq_book *book, const iq_lane_set *set, const
 }
 
 IQ_INLINE lane_sums measure_parity(const iq_book *book, const iq_lane_set *set, lane_scales at) {
-    const cell_map map = map_to_cells(book, inverse_or_zero(at.scale), at.shift);
+    const cell_map map = map_to_cells(book, at.inverse, at.shift);
     lane_sums sums = no_sums();
     for (size_t k = 0; k < 8; k++) {
         parity_group group = parity_rows(k);
@@ -156,7 +160,7 @@ IQ_INLINE lane_sums measure_parity(const iq_book *book, const iq_lane_set *set, 
 }
 
 IQ_INLINE void assign_parity(const iq_book *book, iq_lane_set *set, lane_scales at) {
-    const cell_map map = map_to_cells(book, inverse_or_zero(at.scale), at.shift);
+    const cell_map map = map_to_cells(book, at.inverse, at.shift);
     for (size_t k = 0; k < 8; k++) {
         parity_group group = parity_rows(k);
         nearest_parity(book, set, &map, at, &group);
@@ -168,26 +172,50 @@ IQ_INLINE void assign_parity(const iq_book *book, iq_lane_set *set, lane_scales 
 
 static lane_sums measure(const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
     switch (book->kind) {
-    case IQ_BOOK_4: return measure_singles(IQ_BOOK_4, book, set, sub, at);
-    case IQ_BOOK_8: return measure_singles(IQ_BOOK_8, book, set, sub, at);
-    case IQ_BOOK_16: return measure_singles(IQ_BOOK_16, book, set, sub, at);
-    case IQ_BOOK_32: return measure_singles(IQ_BOOK_32, book, set, sub, at);
-    case IQ_BOOK_64: return measure_singles(IQ_BOOK_64, book, set, sub, at);
-    case IQ_BOOK_PAIRS: return measure_pairs(book, set, sub, at);
-    case IQ_BOOK_PARITY: return measure_parity(book, set, at);
-    default: return measure_singles(IQ_BOOK_LINEAR, book, set, sub, at);
+    case IQ_BOOK_4:
+        return measure_singles(IQ_BOOK_4, book, set, sub, at);
+    case IQ_BOOK_8:
+        return measure_singles(IQ_BOOK_8, book, set, sub, at);
+    case IQ_BOOK_16:
+        return measure_singles(IQ_BOOK_16, book, set, sub, at);
+    case IQ_BOOK_32:
+        return measure_singles(IQ_BOOK_32, book, set, sub, at);
+    case IQ_BOOK_64:
+        return measure_singles(IQ_BOOK_64, book, set, sub, at);
+    case IQ_BOOK_PAIRS:
+        return measure_pairs(book, set, sub, at);
+    case IQ_BOOK_PARITY:
+        return measure_parity(book, set, at);
+    default:
+        return measure_singles(IQ_BOOK_LINEAR, book, set, sub, at);
     }
 }
 
 static void assign(const iq_book *book, iq_lane_set *set, size_t sub, lane_scales at) {
     switch (book->kind) {
-    case IQ_BOOK_4: assign_singles(IQ_BOOK_4, book, set, sub, at); break;
-    case IQ_BOOK_8: assign_singles(IQ_BOOK_8, book, set, sub, at); break;
-    case IQ_BOOK_16: assign_singles(IQ_BOOK_16, book, set, sub, at); break;
-    case IQ_BOOK_32: assign_singles(IQ_BOOK_32, book, set, sub, at); break;
-    case IQ_BOOK_64: assign_singles(IQ_BOOK_64, book, set, sub, at); break;
-    case IQ_BOOK_PAIRS: assign_pairs(book, set, sub, at); break;
-    case IQ_BOOK_PARITY: assign_parity(book, set, at); break;
-    default: assign_singles(IQ_BOOK_LINEAR, book, set, sub, at); break;
+    case IQ_BOOK_4:
+        assign_singles(IQ_BOOK_4, book, set, sub, at);
+        break;
+    case IQ_BOOK_8:
+        assign_singles(IQ_BOOK_8, book, set, sub, at);
+        break;
+    case IQ_BOOK_16:
+        assign_singles(IQ_BOOK_16, book, set, sub, at);
+        break;
+    case IQ_BOOK_32:
+        assign_singles(IQ_BOOK_32, book, set, sub, at);
+        break;
+    case IQ_BOOK_64:
+        assign_singles(IQ_BOOK_64, book, set, sub, at);
+        break;
+    case IQ_BOOK_PAIRS:
+        assign_pairs(book, set, sub, at);
+        break;
+    case IQ_BOOK_PARITY:
+        assign_parity(book, set, at);
+        break;
+    default:
+        assign_singles(IQ_BOOK_LINEAR, book, set, sub, at);
+        break;
     }
 }
