@@ -138,8 +138,8 @@ def generate(
         ValueError: a negative `max_tokens` or `logprobs`, an empty stop string.
     """
     for name, limit in (("max_tokens", max_tokens), ("logprobs", logprobs)):
-        if limit is not None and limit < 0:
-            raise ValueError(f"{name} is {limit}, but must not be negative")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise ValueError(f"{name} is {limit!r}, but must be an int of at least 0")
     finder = StopFinder((stop,) if isinstance(stop, str) else stop)
     options = sampling or SamplingOptions()
     sampler = Sampler(options, end_ids=tokenizer.end_ids, token_bytes=tokenizer.token_bytes)
@@ -197,7 +197,7 @@ class StopFinder:
 
     def __init__(self, stops: Sequence[str]) -> None:
         if not all(isinstance(stop, str) and stop for stop in stops):
-            raise ValueError("a stop string must not be empty")
+            raise ValueError("a stop string must be a str that is not empty")
         self._stops = tuple(stops)
         self._held = ""
         self.found = False

@@ -150,7 +150,7 @@ class Session:
             ids: at least one token id.
             ops: indices of operations of the program, ascending.
             visit: called as ``visit(op, x)`` just before each of them; `x` is the operation's first input, float32
-                ``(n_tokens of the step, n_cols)``, a view that is valid during the call only.
+                ``(n_tokens of the step, n_cols)``, the caller's own.
 
         Raises:
             ContextFullError, CancelledError, ClosedError, ValueError: as `evaluate`; the session is unchanged.
@@ -345,7 +345,7 @@ class Session:
             for op in ops:
                 check(lib.iq_step_run, self._context, done, op)
                 done = op
-                visit(op, self._buffer(self._program.ops[op].src[0]))
+                visit(op, self._buffer(self._program.ops[op].src[0]).copy())
             check(lib.iq_step_run, self._context, done, max(done, *[index + 1 for index in caching[-1:]], 0))
             commit = 1
         finally:

@@ -6,7 +6,8 @@
 # Needs Debian's qemu-user, gcc-aarch64-linux-gnu, and arm64 as a foreign architecture of apt:
 #   dpkg --add-architecture arm64 && apt-get update && apt-get install qemu-user gcc-aarch64-linux-gnu
 # A whole arm64 CPython is unpacked into CACHE_FOLDER (default: build/aarch64), never installed on this system.
-# CPUS="cortex-a76 cortex-a72" and TESTS="..." choose other cores and other tests.
+# CPUS="cortex-a76 cortex-a72" and TESTS="..." choose other cores and other tests. The kernels have a faster way:
+# tests/c/run.sh runs them on both cores without Python.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -67,7 +68,7 @@ unpack_python
 unpack_wheels
 build_package
 write_interpreter
-read -r -a tests <<<"${TESTS:-tests/test_formats.py tests/test_quantize_rows.py tests/test_kernels.py tests/test_engine.py tests/test_model.py}"
+read -r -a tests <<<"${TESTS:-tests/test_formats.py tests/test_quantize_rows.py tests/test_engine.py tests/test_model.py}"
 for cpu in ${CPUS:-cortex-a76 cortex-a72}; do
     echo "== $cpu"
     (cd "$root" && EMULATED_CPU=$cpu "$cache/python" -m pytest -p no:cacheprovider "${tests[@]}" "$@")
