@@ -26,7 +26,7 @@ def chat_session(cache: str) -> pyte.Screen:
     environment = {**os.environ, "IQRUN_CACHE": "cache", "XDG_DATA_HOME": cache, "TERM": "xterm-256color"}
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "iqrun.cli.main", "demo", "--seed", "5"],
+        ["-m", "iqrun.cli.main", "demo", "--seed", "7"],
         env=environment,
         cwd=cache,
         dimensions=(LINES, COLUMNS),

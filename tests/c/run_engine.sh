@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs the C tests of the engine and of the float kernels: with the address and undefined-behaviour
+# Builds and runs the C tests of the formats, the engine and the float kernels: with the address and undefined-behaviour
 # sanitizers, with the thread sanitizer and, where qemu-aarch64 and its compiler are installed, as a Raspberry Pi.
 #
 #   tests/c/run_engine.sh [BUILD_FOLDER]
@@ -28,7 +28,7 @@ compile_kernels() { # NAME COMPILER
 run_tests() {
     local kernels=$1 compiler=$2 launcher=$3
     shift 3
-    for test in test_engine test_float_kernels; do
+    for test in test_formats test_engine test_float_kernels; do
         echo "== $test: $compiler $* $launcher"
         "$compiler" "${flags[@]}" "$@" "${small[@]}" "$build/$kernels"/*.o "$root/tests/c/$test.c" -o "$build/$test" -lm
         # shellcheck disable=SC2086  # the launcher is a command with its options
