@@ -6,11 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from iqrun.cli import options, terminal, ui
+from iqrun.chat_window import POLICIES
+from iqrun.cli import commands, format_options, options, terminal, ui
+from iqrun.cli.answer_view import THINK
 
 if TYPE_CHECKING:
     from iqrun import Model
     from iqrun.cli.repl import Repl
+    from iqrun.cli.settings import Settings
 
 HELP = "talk to a model"
 EXAMPLES = """\
@@ -29,16 +32,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_chat_options(parser: argparse.ArgumentParser) -> None:
     """Adds what `chat` and `demo` share."""
     parser.add_argument("--system", metavar="TEXT", help="what the model is told before the first turn")
+    parser.add_argument(
+        "--think",
+        choices=THINK,
+        default="dim",
+        help="thinking sections of reasoning models: as they are, faint (default), or hidden",
+    )
+    parser.add_argument("--plain", action="store_true", help="no Markdown, no status bar: the text as it was written")
+    parser.add_argument(
+        "--context-full",
+        choices=POLICIES,
+        default="drop",
+        help="drop (default): the oldest exchanges are left out; shift: the beginning of the oldest message, at last "
+        "that of the answer itself; either frees half of the context and reads the rest again; stop: say so",
+    )
+    parser.add_argument("--load", metavar="NAME", help="go on with a conversation that was kept with /save")
+    parser.add_argument(
+        "--keep-state",
+        action="store_true",
+        help="/save also keeps what the model has read: after /load nothing is read again (large files)",
+    )
+    parser.add_argument(
+        "--lookup", action="store_true", help="guess tokens from the conversation: the same text, sooner if it repeats"
+    )
     parser.add_argument("-n", "--n-predict", type=int, metavar="N", help="most tokens per answer (default: no limit)")
-    options.add_context_option(parser)
-    options.add_thread_option(parser)
-    parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values")
+    options.add_session_options(parser)
+    format_options.add_format_options(parser)
     options.add_sampling_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Finds the model and talks."""
-    options.sampling(args)  # a wrong option is told before anything is loaded
+    settings(args)  # a wrong option is told before anything is loaded
     if args.model is None:
         args.model = _offer_demo(args)
         if args.model is None:
@@ -53,10 +78,12 @@ def talk(args: argparse.Namespace, *, hint: str = "") -> int:
         repl = _repl(model, args, interactive)
         if interactive:
             name = model.metadata.get_str("general.name", model.path)
-            ui.stderr(f"{ui.printable(name)}, a context of {model.n_ctx} tokens, {model.n_threads} threads")
-            ui.stderr("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
+            terminal.note(f"{ui.printable(name)}, a context of {model.n_ctx} tokens, {model.n_threads} threads")
+            terminal.note("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
             if hint:
-                ui.stderr(hint)
+                terminal.note(hint)
+        if args.load is not None:
+            commands.run(repl, f"/load {args.load}")
         repl.run(terminal.prompt_reader(repl) if interactive else terminal.pipe_reader())
     return 0
 
@@ -66,17 +93,37 @@ def _repl(model: Model, args: argparse.Namespace, interactive: bool) -> Repl:
 
     from iqrun.cli.conversations import Store
     from iqrun.cli.repl import Repl
-    from iqrun.cli.settings import Settings
 
     return Repl(
         model.chat(system=args.system),
-        Settings(options.sampling(args), args.n_predict),
+        settings(args),
         model=model,
         store=Store(user_data_path("iqrun") / "conversations"),
-        write=terminal.answer_writer(),
+        view=terminal.answer_view(plain=args.plain),
         note=terminal.note,
         copy=terminal.copy if interactive else None,
         interactive=interactive,
+    )
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """How the options say that answers are generated and shown.
+
+    Raises:
+        GrammarError: a grammar or schema has a mistake.
+        OSError: its file cannot be read.
+        ValueError: a value is out of its range.
+    """
+    from iqrun.cli.settings import Settings
+
+    return Settings(
+        options.sampling(args),
+        args.n_predict,
+        args.think,
+        args.context_full,
+        lookup="on" if args.lookup else "off",
+        keep_state="on" if args.keep_state else "off",
+        response_format=format_options.response_format(args),
     )
 
 

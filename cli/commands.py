@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from iqrun.cli import file_commands
+
 if TYPE_CHECKING:
-    from iqrun.cli.conversations import Conversation
     from iqrun.cli.repl import Repl
 
 _LARGEST_FILE = 16 << 20
@@ -36,49 +37,32 @@ def run(repl: Repl, text: str) -> None:
     if found is not None:
         found.function(repl, rest.strip())
         return
+    repl.note(_unknown(word))
+
+
+def _unknown(word: str) -> str:
     near = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
     hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
-    repl.note(f"unknown command /{word}; {hint}")
-
-
-def complete(repl: Repl, text: str) -> list[str]:
-    """What the last word of a line may become: commands, names of options and conversations, files."""
-    if not text.startswith("/"):
-        return []
-    command, space, rest = text.partition(" ")
-    if not space:
-        return _starting(command, [f"/{name}" for name in COMMANDS])
-    if command in ("/read", "/export"):
-        return _files(rest)
-    known = {"/set": repl.settings.names, "/load": repl.store.names, "/save": repl.store.names}.get(command)
-    return _starting(rest, known()) if known and " " not in rest else []
-
-
-def _starting(beginning: str, words: list[str]) -> list[str]:
-    return [word for word in words if word.startswith(beginning)]
-
-
-def _files(beginning: str) -> list[str]:
-    if " " in beginning:
-        return []
-    folder, slash, name = beginning.rpartition("/")
-    try:
-        paths = sorted(Path(f"{folder}{slash}" or ".").expanduser().iterdir())
-    except OSError:
-        return []
-    found = [path for path in paths if path.name.startswith(name) and (name or not path.name.startswith("."))]
-    return [f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}" for path in found]
+    return f"unknown command /{word}; {hint}"
 
 
 # ---- the conversation ----
 
 
-def _help(repl: Repl, _: str) -> None:
-    for name, command in COMMANDS.items():
-        if command.usage is not None:
-            repl.note(f"  {f'/{name} {command.usage}'.rstrip():<20} {command.what}")
-    repl.note('  A line that ends with \\ goes on in the next one; """ before and after encloses several lines.')
-    repl.note("  In a terminal, Alt-Enter begins a new line, Tab completes, Ctrl-R searches what was typed earlier.")
+def _help(repl: Repl, name: str) -> None:
+    """All commands, or one; of /set all options, too."""
+    name = name.removeprefix("/")
+    if name and name not in COMMANDS:
+        raise ValueError(_unknown(name))
+    for other, command in COMMANDS.items():
+        if command.usage is not None and (not name or COMMANDS[name].function is command.function):
+            repl.note(f"  {f'/{other} {command.usage}'.rstrip():<20} {command.what}")
+    if name == "set":
+        for line in repl.settings.described():
+            repl.note(line)
+    if not name:
+        repl.note('  A line that ends with \\ goes on in the next one; """ before and after encloses several lines.')
+        repl.note("  In a terminal, Alt-Enter begins a new line, Tab completes, Ctrl-R searches earlier lines.")
 
 
 def _exit(repl: Repl, _: str) -> None:
@@ -90,7 +74,7 @@ def _exit(repl: Repl, _: str) -> None:
 def _clear(repl: Repl, _: str) -> None:
     repl.chat.clear()
     repl.attached.clear()
-    repl.forget_skipped()
+    repl.forget_left_out()
     repl.note("the conversation starts anew")
 
 
@@ -164,7 +148,7 @@ def _set(repl: Repl, text: str) -> None:
 
 def _show(repl: Repl, _: str) -> None:
     metadata, tokenizer = repl.model.metadata, repl.model.tokenizer
-    repl.note(f"model: {_model_name(repl)} ({metadata.get_str('general.architecture', 'unknown')})")
+    repl.note(f"model: {file_commands.model_name(repl)} ({metadata.get_str('general.architecture', 'unknown')})")
     repl.note(f"file: {repl.model.path}")
     repl.note(f"vocabulary: {tokenizer.n_vocab} tokens")
     repl.note(f"{repl.context()}; {len(repl.chat.messages)} messages, {repl.chat.n_skipped} of them left out")
@@ -177,9 +161,10 @@ def _show(repl: Repl, _: str) -> None:
 def _stats(repl: Repl, _: str) -> None:
     from iqrun.cli.repl import speed
 
-    last = repl.chat.last
-    text = "no answer yet" if last is None or last.timings is None else speed(last.timings)
-    repl.note(f"{text}; {repl.context()}; {len(repl.chat.messages)} messages")
+    timings = repl.chat.timings
+    text = "no answer yet" if timings is None else speed(timings)
+    stopped = " (stopped)" if timings is not None and repl.chat.last is None else ""
+    repl.note(f"{text}{stopped}; {repl.context()}; {len(repl.chat.messages)} messages")
 
 
 def _tokens(repl: Repl, text: str) -> None:
@@ -206,86 +191,13 @@ def _copy(repl: Repl, _: str) -> None:
     repl.note(f"sent {len(answer)} letters to the terminal's clipboard")
 
 
-# ---- the disk ----
-
-
-def _save(repl: Repl, name: str) -> None:
-    if not name:
-        raise ValueError("under which name? /save NAME")
-    repl.store.save(name, _conversation(repl))
-    repl.note(f"saved; /load {name} brings it back")
-
-
-def _load(repl: Repl, name: str) -> None:
-    if not name:
-        raise ValueError("which one? /load NAME; /list shows what there is")
-    loaded, ours = repl.store.load(name), _conversation(repl)
-    repl.chat.restore(loaded.messages, system=loaded.system)
-    repl.attached.clear()
-    repl.forget_skipped()
-    repl.note(f"loaded {len(loaded.messages)} messages")
-    if loaded.vocabulary != ours.vocabulary:
-        repl.note(f"[they are of another model, {loaded.model}, with other tokens; {ours.model} goes on with the text]")
-    elif loaded.model != ours.model:
-        repl.note(f"[they are of another model, {loaded.model}; {ours.model} goes on]")
-
-
-def _list(repl: Repl, _: str) -> None:
-    names = repl.store.names()
-    if not names:
-        repl.note("no conversation was saved yet; /save NAME does")
-    for name in names:
-        repl.note(_listed(repl, name))
-
-
-def _listed(repl: Repl, name: str) -> str:
-    from iqrun.errors import IqrunError
-
-    try:
-        found = repl.store.load(name)
-    except (IqrunError, OSError, ValueError):
-        return f"  {name:<20} (cannot be read)"
-    return f"  {name:<20} {found.saved[:16].replace('T', ' ')}  {len(found.messages)} messages  {found.model}"
-
-
-def _export(repl: Repl, text: str) -> None:
-    from iqrun.cli.conversations import as_json, as_markdown, write_atomically
-
-    path = Path(text).expanduser()
-    formats = {".md": as_markdown, ".json": as_json}
-    if path.suffix not in formats:
-        raise ValueError("a file that ends with .md or .json, please: /export FILE")
-    if path.exists():
-        raise ValueError(f"{path} is there already")
-    try:
-        write_atomically(path, formats[path.suffix](_conversation(repl)))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    repl.note(f"wrote {path}")
-
-
-def _conversation(repl: Repl) -> Conversation:
-    from iqrun.cli.conversations import Conversation, vocabulary_hash
-
-    return Conversation(
-        model=_model_name(repl),
-        vocabulary=vocabulary_hash(repl.model.tokenizer),
-        system=repl.chat.system,
-        messages=repl.chat.messages,
-    )
-
-
-def _model_name(repl: Repl) -> str:
-    return repl.model.metadata.get_str("general.name", None) or Path(repl.model.path).stem
-
-
 def _last(repl: Repl, role: str) -> str | None:
     texts = [message["content"] for message in repl.chat.messages if message["role"] == role]
     return texts[-1] if texts else None
 
 
 COMMANDS = {
-    "help": Command(_help, "", "list the commands"),
+    "help": Command(_help, "[COMMAND]", "list the commands; /help set explains the options"),
     "exit": Command(_exit, "", "leave (also /bye, Ctrl-D)"),
     "bye": Command(_exit, None),
     "quit": Command(_exit, None),
@@ -301,8 +213,8 @@ COMMANDS = {
     "stats": Command(_stats, "", "speed and context"),
     "tokens": Command(_tokens, "[TEXT]", "the tokens of a text, or of the last message"),
     "copy": Command(_copy, "", "put the last answer on the clipboard"),
-    "save": Command(_save, "NAME", "keep the conversation"),
-    "load": Command(_load, "NAME", "go on with one that was kept"),
-    "list": Command(_list, "", "the conversations that were kept"),
-    "export": Command(_export, "FILE.md|.json", "write the conversation to a file"),
+    "save": Command(file_commands.save_conversation, "NAME", "keep the conversation"),
+    "load": Command(file_commands.load_conversation, "NAME", "go on with one that was kept"),
+    "list": Command(file_commands.list_conversations, "", "the conversations that were kept"),
+    "export": Command(file_commands.export_conversation, "FILE.md|.json", "write the conversation to a file"),
 }

@@ -1,8 +1,11 @@
-"""Conversations on disk: one JSON file each, in a folder of the user's.
+"""Conversations on disk: one JSON file each, in a folder of the user's, and beside it what the model has read, if kept.
 
 {"format": "iqrun conversation", "version": 1, "saved": "2026-01-31T12:00:00+00:00",
  "model": NAME, "vocabulary": SHA-256 of the tokens, "system": TEXT or null,
- "messages": [{"role": "user", "content": TEXT}, ...]}
+ "messages": [{"role": "user", "content": TEXT},
+              {"role": "assistant", "content": TEXT, "reasoning_content": TEXT, if the model thought}, ...]}
+
+The state is what `iqrun.Chat.save_state` gives.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from iqrun import Tokenizer
 
 FORMAT, VERSION = "iqrun conversation", 1
+_TURN = {"role", "content"}
 _LARGEST = 64 << 20  # bytes of a file that is read
 
 
@@ -35,7 +39,7 @@ class Conversation:
         model: the name of the model that gave the answers.
         vocabulary: hash of its tokens, as `vocabulary_hash` makes it.
         system: the system message.
-        messages: with ``role`` and ``content``.
+        messages: as in `iqrun.Chat.messages`.
         saved: when, ISO 8601 in UTC.
     """
 
@@ -57,8 +61,8 @@ class Store:
         """What is there, in alphabetical order."""
         return sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
 
-    def save(self, name: str, conversation: Conversation) -> None:
-        """Writes a conversation, in place of an older one with this name.
+    def save(self, name: str, conversation: Conversation, state: bytes | None = None) -> None:
+        """Writes a conversation and perhaps its state, in place of an older one with this name.
 
         Raises:
             OSError: it cannot be written.
@@ -66,7 +70,11 @@ class Store:
         """
         path = self._path(name)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, as_json(conversation))
+        write_atomically(path, as_bytes(as_json(conversation)))
+        if state is None:
+            self._state_path(name).unlink(missing_ok=True)
+        else:
+            write_atomically(self._state_path(name), state)
 
     def load(self, name: str) -> Conversation:
         """Reads a conversation.
@@ -79,6 +87,22 @@ class Store:
         if not path.is_file():
             raise ValueError(f"there is no conversation {name}; /list shows what there is")
         return _parse(path)
+
+    def state(self, name: str) -> bytes | None:
+        """The kept state of a conversation; None if there is none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self._state_path(name).read_bytes() if self.state_bytes(name) else None
+
+    def state_bytes(self, name: str) -> int:
+        """The size of the kept state; 0 if there is none."""
+        path = self._state_path(name)
+        return path.stat().st_size if path.is_file() else 0
+
+    def _state_path(self, name: str) -> Path:
+        return self._path(name).with_name(f"{name}.state")
 
     def _path(self, name: str) -> Path:
         if not re.fullmatch(r"\w[\w.-]{0,99}", name):
@@ -107,11 +131,20 @@ def as_markdown(conversation: Conversation) -> str:
     """For people: a heading for each turn."""
     turns = [{"role": "system", "content": conversation.system}] if conversation.system else []
     parts = [f"# A conversation with {conversation.model}\n"]
-    parts += [f"## {turn['role'].capitalize()}\n\n{turn['content']}\n" for turn in [*turns, *conversation.messages]]
+    for turn in [*turns, *conversation.messages]:
+        thought = turn.get("reasoning_content")
+        parts.append(f"## {turn['role'].capitalize()}\n")
+        parts += [f"<details><summary>Thinking</summary>\n\n{thought}\n\n</details>\n"] if thought else []
+        parts.append(f"{turn['content']}\n")
     return "\n".join(parts)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def as_bytes(text: str) -> bytes:
+    """UTF-8; what a broken name or message holds beside it comes back unchanged."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file that is there whole or not at all; only its owner may read it.
 
     Raises:
@@ -119,8 +152,8 @@ def write_atomically(path: Path, text: str) -> None:
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
@@ -154,6 +187,7 @@ def _is_valid(value: dict[str, Any]) -> bool:
         all(isinstance(text, str) for text in texts)
         and isinstance(value.get("system"), (str, type(None)))
         and isinstance(messages, list)
-        and all(isinstance(turn, dict) and turn.keys() == {"role", "content"} for turn in messages)
-        and all(isinstance(turn["content"], str) and turn["role"] in ("user", "assistant") for turn in messages)
+        and all(isinstance(turn, dict) and _TURN <= turn.keys() <= _TURN | {"reasoning_content"} for turn in messages)
+        and all(isinstance(text, str) for turn in messages for text in turn.values())
+        and all(turn["role"] in ("user", "assistant") for turn in messages)
     )

@@ -18,7 +18,7 @@ EXAMPLES = """\
   iqrun imatrix -m model-f16.gguf -f calibration.txt -o model.imatrix.gguf
   iqrun imatrix -m model-f16.gguf -f calibration.txt -o full.imatrix.gguf --full --resume
   iqrun imatrix --merge a.imatrix.gguf --merge b.dat -o both.dat
-  iqrun imatrix --merge model.imatrix.gguf --show
+  iqrun imatrix --merge model.imatrix.gguf --show -m model-f16.gguf
 """
 
 
@@ -35,7 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="go on where the same command was stopped")
     add("--overwrite", action="store_true", help="replace OUT if it exists")
     add("--memory", type=int, default=2048, metavar="MIB", help="for --full: memory for the matrices (default 2048)")
-    add("--show", action="store_true", help="print statistics per tensor, the strongest inputs first")
+    add(
+        "--show",
+        action="store_true",
+        help="print statistics per tensor, the most sensitive first (with -m; without "
+        "a model, those with the strongest input)",
+    )
     add("--json", action="store_true", help="print an object")
     options.add_thread_option(parser)
 
@@ -45,14 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from iqrun.calibration import moments_of
     from iqrun.quantizer import statistics
 
-    if (args.model is None) != (args.file is None):
-        raise ValueError("-m and -f go together: a model and the text to run through it")
-    if args.model is None and not args.merge:
-        raise ValueError("nothing to do: give -m and -f to compute, or --merge to add up files")
-    if args.output is None and (args.model is not None or not args.show or len(args.merge) > 1):
-        raise ValueError("-o is needed: the file to write (without it, --merge FILE --show looks at one file)")
+    _check(args)
     matrix = _matrix(args)
-    rows = statistics(moments_of(matrix, args.ctx)) if args.show else []
+    rows = statistics(moments_of(matrix, args.ctx), _sensitivity(args.model, matrix)) if args.show else []
     if args.json:
         ui.print_json({**_summary(matrix), **({"tensors": [asdict(row) for row in rows]} if args.show else {})})
     else:
@@ -60,15 +60,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuses options that do not go together."""
+    looks_only = args.show and args.merge and args.file is None
+    if not looks_only and (args.model is None) != (args.file is None):
+        raise ValueError("-m and -f go together: a model and the text to run through it")
+    if args.file is None and not args.merge:
+        raise ValueError("nothing to do: give -m and -f to compute, or --merge to add up files")
+    if args.output is None and (not looks_only or len(args.merge) > 1):
+        raise ValueError("-o is needed: the file to write (without it, --merge FILE --show looks at one file)")
+
+
 def _matrix(args: argparse.Namespace) -> Imatrix:
     from iqrun.calibration import merge_imatrices
     from iqrun.quantizer import read_imatrix
 
-    if args.model is not None:
+    if args.file is not None:
         return _compute(args)
     if args.output is None:
         return read_imatrix(args.merge[0])
     return merge_imatrices(args.merge, args.output, full=args.full, n_ctx=args.ctx, overwrite=args.overwrite)
+
+
+def _sensitivity(model: str | None, matrix: Imatrix) -> dict[str, float] | None:
+    """How sensitive each matrix is, if the model is given."""
+    from iqrun import GGUFFile
+    from iqrun.quantizer.sensitivity import sensitivities
+
+    if model is None:
+        return None
+    with GGUFFile(model) as source:
+        return sensitivities(source, matrix)
 
 
 def _compute(args: argparse.Namespace) -> Imatrix:
@@ -109,11 +131,12 @@ def _sentence(matrix: Imatrix) -> str:
 
 
 def _table(rows: list[TensorStatistics]) -> str:
-    headers = ("tensor", "columns", "sum of squares", "norm", "entropy %", "dead %")
+    headers = ("tensor", "columns", "sensitivity", "sum of squares", "norm", "entropy %", "dead %")
     cells = [
         (
             ui.printable(row.name),
             row.n_cols,
+            "-" if row.sensitivity is None else f"{row.sensitivity:.4f}",
             f"{row.sum_of_squares:.4g}",
             f"{row.activation_norm:.4g}",
             f"{100 * row.entropy:.2f}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from iqrun.cli import ui
 
 if TYPE_CHECKING:
+    from iqrun.file_check import TensorCheck
     from iqrun.gguf import GGUFFile, TensorInfo, Value
 
 HELP = "show what a GGUF file holds"
@@ -17,6 +18,7 @@ EXAMPLES = """\
   iqrun inspect model.gguf --tensors | sort -k3
   iqrun inspect model.gguf --program
   iqrun inspect model.gguf --tensors --json
+  iqrun inspect model.gguf --check
 """
 
 _SHOWN_ITEMS = 4  # of a long array
@@ -28,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a GGUF file; of a split model any shard")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--program", action="store_true", help="print the operations that run the model")
+    parser.add_argument(
+        "--check", action="store_true", help="read every weight: find NaN and infinities, compare stored hashes"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON, long arrays in full")
 
 
@@ -37,15 +42,44 @@ def run(args: argparse.Namespace) -> int:
 
     with GGUFFile(args.file) as file:
         program = _program(file) if args.program else None
+        checks = _check(file) if args.check else []
         if args.json:
-            ui.print_json(_as_json(file, program))
-            return 0
-        print(_summary(file))
-        if args.tensors:
-            print("\n" + _tensor_table(file))
-        if program is not None:
-            print("\n" + program)
-    return 0
+            ui.print_json(_as_json(file, program, checks))
+        else:
+            print(_summary(file))
+            if args.tensors:
+                print("\n" + _tensor_table(file))
+            if program is not None:
+                print("\n" + program)
+            if args.check:
+                print("\n" + _check_report(checks))
+    return 0 if all(check.sound for check in checks) else 1
+
+
+def _check(file: GGUFFile) -> list[TensorCheck]:
+    from iqrun.file_check import check_tensors
+
+    with ui.Progress("checking", unit="B") as progress:
+        return list(check_tensors(file, progress))
+
+
+def _check_report(checks: list[TensorCheck]) -> str:
+    """What is wrong, tensor by tensor, and what could be looked at."""
+    damaged = [check for check in checks if not check.sound]
+    hashed = sum(check.hash_agrees is not None for check in checks)
+    unread = sorted({check.info.type.name for check in checks if check.n_nan is None})
+    rows = [(ui.printable(check.info.name), check.info.type.name, *_findings(check)) for check in damaged]
+    lines = [ui.table(("damaged tensor", "type", "NaN", "infinite", "first at", "hash"), rows)] if rows else []
+    lines.append(f"check: {len(damaged)} of {len(checks)} tensors are damaged; {hashed} were compared with a hash")
+    if unread:
+        lines.append(f"check: weights of type {', '.join(unread)} cannot be decoded by iqrun and were not looked at")
+    return "\n".join(lines)
+
+
+def _findings(check: TensorCheck) -> tuple[object, object, str, str]:
+    n_nan, n_inf = ("?" if count is None else count for count in (check.n_nan, check.n_inf))
+    first = "" if check.first is None else f"row {check.first[0]} column {check.first[1]}"
+    return n_nan, n_inf, first, {None: "", True: "agrees", False: "differs"}[check.hash_agrees]
 
 
 def _summary(file: GGUFFile) -> str:
@@ -84,7 +118,7 @@ def _program(file: GGUFFile) -> str:
     return str(build_program(file))
 
 
-def _as_json(file: GGUFFile, program: str | None) -> dict[str, Any]:
+def _as_json(file: GGUFFile, program: str | None, checks: list[TensorCheck]) -> dict[str, Any]:
     n_weights, n_bytes = _totals(file)
     types = {name: len(infos) for name, infos in _by_type(file).items()}
     found: dict[str, Any] = {
@@ -98,7 +132,19 @@ def _as_json(file: GGUFFile, program: str | None) -> dict[str, Any]:
         "metadata": {ui.printable(key): _plain(value) for key, value in file.metadata.items()},
         "tensors": [_tensor_json(info) for info in file.tensors.values()],
     }
-    return found if program is None else {**found, "program": program.splitlines()}
+    found |= {"program": program.splitlines()} if program is not None else {}
+    return found | ({"check": [_check_json(check) for check in checks]} if checks else {})
+
+
+def _check_json(check: TensorCheck) -> dict[str, Any]:
+    return {
+        "name": ui.printable(check.info.name),
+        "sound": check.sound,
+        "n_nan": check.n_nan,
+        "n_inf": check.n_inf,
+        "first": check.first,
+        "hash_agrees": check.hash_agrees,
+    }
 
 
 def _tensor_json(info: TensorInfo) -> dict[str, Any]:

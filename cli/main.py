@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -34,6 +35,7 @@ COMMANDS = {
     "tokenize": "show the tokens of a text",
     "bench": "measure prefill and decode speed",
     "perplexity": "measure how well a model predicts a text",
+    "compare": "compare the quality and size of several files of a model",
 }
 
 
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _accept_all_text()
         args, command = _parse(words or ["--help"])
         debug = args.debug
+        if argv is None:
+            _guard_files()
         code = command.run(args)
         sys.stdout.flush()
         return code
@@ -113,6 +117,14 @@ def _clean_up_when_terminated() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we
             signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
+def _guard_files() -> None:
+    """Makes a model file that is cut short while it is in use an error."""
+    import iqrun
+
+    with suppress(iqrun.UnsupportedModelError):  # a system that needs no guard
+        iqrun.guard_mapped_files()
 
 
 def _open_missing_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from iqrun.cli import sampling_flags
@@ -12,14 +13,18 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``-m``, ``-c``, ``-t`` and ``--kv-type``."""
+    """Adds ``-m``, and how to load and run the model."""
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", required=True, metavar="FILE", help="GGUF file (any file of a split model)")
-    add_context_option(group)
-    add_thread_option(group)
-    group.add_argument(
-        "--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values (default %(default)s)"
-    )
+    add_session_options(group)
+
+
+def add_session_options(parser: argparse._ActionsContainer) -> None:
+    """Adds ``-c``, ``-t``, ``--kv-type`` and ``--no-mmap``."""
+    add_context_option(parser)
+    add_thread_option(parser)
+    add_kv_option(parser)
+    parser.add_argument("--no-mmap", action="store_true", help="read the weights into memory, do not map the file")
 
 
 def add_context_option(parser: argparse._ActionsContainer) -> None:
@@ -36,6 +41,13 @@ def add_context_option(parser: argparse._ActionsContainer) -> None:
 def add_thread_option(parser: argparse._ActionsContainer) -> None:
     """Adds ``-t``."""
     parser.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
+
+
+def add_kv_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--kv-type``."""
+    parser.add_argument(
+        "--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values (default %(default)s)"
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +69,25 @@ def weight_type(text: str) -> str:
     return found.name
 
 
+def byte_size(text: str) -> int:
+    """A size such as ``2G``, ``700M``, ``1.5GiB`` or a plain number of bytes: what argparse makes of a SIZE.
+
+    K, M and G are powers of 1000, as in the names of split models; KiB, MiB and GiB powers of 1024.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(iB|B)?|B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 2G, 700M or 1.5GiB")
+    number, unit, suffix = (part or "" for part in found.groups())
+    power = " KMGT".index(unit.upper() or " ")
+    base = 1024 if suffix.lower() == "ib" else 1000
+    return round(float(number) * float(base**power))
+
+
 def load_model(args: argparse.Namespace) -> Model:
     """The model that the options name."""
     import iqrun
 
-    return iqrun.load(args.model, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type)
+    return iqrun.load(args.model, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type, copy=args.no_mmap)
 
 
 def sampling(args: argparse.Namespace) -> SamplingOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +28,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kl-base", metavar="FILE", help="also the KL divergence from this model (or llama.cpp's file of saved logits)"
     )
-    parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values")
     parser.add_argument("--json", action="store_true", help="print an object")
     options.add_thread_option(parser)
+    options.add_kv_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
+    import iqrun
+
     text = Path(args.file).read_bytes().decode("utf-8", "replace")
-    with options.load_model(args) as model:
+    with iqrun.load(args.model, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type) as model:
         result = _perplexity(model, text, args) if args.kl_base is None else _divergence(model, text, args)
     if args.json:
         ui.print_json(result)
@@ -55,30 +57,22 @@ def _perplexity(model: Model, text: str, args: argparse.Namespace) -> dict[str, 
 
 def _divergence(model: Model, text: str, args: argparse.Namespace) -> dict[str, float]:
     import iqrun
-    from iqrun.saved_logits import SavedLogits, is_saved_logits
+    from iqrun.evaluate import open_base
 
-    with ExitStack() as stack:
-        base: Model | SavedLogits
-        if is_saved_logits(args.kl_base):
-            base = SavedLogits(args.kl_base)
-        else:
-            base = iqrun.load(args.kl_base, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type)
-            stack.enter_context(base)
-        progress = stack.enter_context(ui.Progress("divergence", unit="chunks"))
+    with (
+        open_base(args.kl_base, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type) as base,
+        ui.Progress("divergence", unit="chunks") as progress,
+    ):
         result = iqrun.divergence(model, base, text, n_ctx=args.ctx, max_chunks=args.chunks, progress=progress)
+    figures = asdict(result)
+    own, other = figures.pop("model"), figures.pop("base")
     return {
-        "ppl": result.model.ppl,
-        "ppl_stderr": result.model.ppl_stderr,
-        "n_tokens": result.model.n_tokens,
-        "ppl_base": result.base.ppl,
-        "ppl_ratio": result.ppl_ratio,
-        "ppl_ratio_stderr": result.ppl_ratio_stderr,
-        "mean_kld": result.mean_kld,
-        "kld_stderr": result.kld_stderr,
-        "kld_p50": result.kld_p50,
-        "kld_p99": result.kld_p99,
-        "kld_max": result.kld_max,
-        "same_top1": result.same_top1,
+        "ppl": own["ppl"],
+        "ppl_stderr": own["ppl_stderr"],
+        "n_tokens": own["n_tokens"],
+        "ppl_base": other["ppl"],
+        "ppl_base_stderr": other["ppl_stderr"],
+        **figures,
     }
 
 

@@ -1,6 +1,6 @@
 """The conversation loop of `iqrun chat`: reads a line, runs a command or gives an answer, until there are no lines.
 
-It knows no terminal: it reads through a function, and shows answers through `write` and everything else through `note`.
+It knows no terminal: it reads through a function, and shows answers through a view and everything else through `note`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from iqrun.cli import commands
+from iqrun.cli import commands, completion, file_commands
 from iqrun.errors import IqrunError
 
 if TYPE_CHECKING:
     from iqrun import Chat, Model
+    from iqrun.cli.answer_view import AnswerView
     from iqrun.cli.conversations import Store
     from iqrun.cli.settings import Settings
     from iqrun.generate import Timings
@@ -42,6 +43,7 @@ class Repl:
         settings: how answers are generated.
         model: whose conversation it is.
         store: where conversations are saved.
+        view: shows answers.
         note: shows a line that is not part of an answer.
         copy: puts a text on the clipboard; None where there is none.
         read: reads a line.
@@ -56,7 +58,7 @@ class Repl:
         *,
         model: Model,
         store: Store,
-        write: Show,
+        view: AnswerView,
         note: Show,
         copy: Show | None = None,
         interactive: bool = True,
@@ -68,18 +70,20 @@ class Repl:
             settings: how answers are generated.
             model: the model behind the chat.
             store: where conversations are saved.
-            write: shows a piece of an answer.
+            view: shows answers.
             note: shows a line that is not part of an answer.
             copy: puts a text on the clipboard.
             interactive: Ctrl-C stops an answer; else it ends the loop like any other error.
         """
         self.chat, self.settings, self.model, self.store = chat, settings, model, store
-        self.note, self.copy, self.interactive = note, copy, interactive
+        self.view, self.note, self.copy, self.interactive = view, note, copy, interactive
         self.read: Read = lambda prompt, default="": None
         self.multiline = False
         self.attached: list[str] = []
-        self._write = write
-        self._n_skipped = 0
+        self._n_left_out = (0, 0)
+        self._use_settings()
+        view.status = self.status
+        chat.on_progress = view.progress
 
     def run(self, read: Read) -> None:
         """Goes on until there are no more lines or `/exit`; Ctrl-C gives up what is being typed."""
@@ -89,35 +93,41 @@ class Repl:
 
     def complete(self, text: str) -> list[str]:
         """What the last word of a beginning may become."""
-        return commands.complete(self, text)
+        return completion.complete(self, text)
 
     def answer(self, pieces: Iterator[str]) -> None:
         """Shows an answer; Ctrl-C stops it and keeps the conversation."""
-        begun = False
+        self._use_settings()
         try:
-            with closing(pieces):  # type: ignore[type-var]  # a generator
+            with self.view, closing(pieces):  # type: ignore[type-var]  # a generator
                 for piece in pieces:
-                    begun = True
-                    self._write(piece)
+                    self.view.write(piece)
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
-            self._write("\n" if begun else "")
             self.note("[stopped]")
-            return
-        except IqrunError:
-            self._write("\n" if begun else "")
-            raise
-        self._write("\n")
-        self._report()
+        else:
+            self._report()
+        self._tell_left_out()
 
     def context(self) -> str:
         """How full the context is."""
         return f"context {self.chat.n_tokens}/{self.chat.n_ctx}"
 
-    def forget_skipped(self) -> None:
+    def status(self) -> list[str]:
+        """What the bar shows, the most important first."""
+        timings = self.chat.timings
+        per_second = timings.generated_per_second if timings is not None else 0.0
+        speed = [f"{per_second:.{1 if per_second < 100 else 0}f} tokens/s"] if per_second else []
+        return [self.context(), *speed, file_commands.model_name(self)]
+
+    def forget_left_out(self) -> None:
         """After a change of the conversation: what is left out now was not told."""
-        self._n_skipped = self.chat.n_skipped
+        self._n_left_out = (self.chat.n_skipped, self.chat.n_cut)
+
+    def _use_settings(self) -> None:
+        self.chat.context_full = self.settings.context_full
+        self.view.think = self.settings.think
 
     def _next(self) -> bool:
         """One message or command; False at the end."""
@@ -173,14 +183,22 @@ class Repl:
         last = self.chat.last
         if last is None or last.timings is None:
             return
-        self.note(f"[{speed(last.timings)}; {self.context()}]")
+        if self.view.bar is None:
+            self.note(f"[{speed(last.timings)}; {self.context()}]")
         if last.finish_reason == "length":
             self.note(f"[cut after {self.settings.max_tokens} tokens; /set n changes that]")
         if last.finish_reason == "context":
             self.note("[cut: the context is full; /undo or /clear makes room]")
-        if self.chat.n_skipped > self._n_skipped:
-            self.note(f"[the model does not see the oldest {self.chat.n_skipped} messages any more: no room]")
-        self._n_skipped = self.chat.n_skipped
+
+    def _tell_left_out(self) -> None:
+        """What the model does not see any more, once for each time."""
+        n_skipped, n_cut = self.chat.n_skipped, self.chat.n_cut
+        if (n_skipped, n_cut) > self._n_left_out:
+            skipped = f"the oldest {n_skipped} messages" if n_skipped else ""
+            cut = f"{n_cut} letters of the {'next' if n_skipped else 'oldest'} ones" if n_cut else ""
+            left_out = " and ".join(filter(None, (skipped, cut)))
+            self.note(f"[the model does not see {left_out} any more: the context was full]")
+        self._n_left_out = (n_skipped, n_cut)
 
 
 def speed(timings: Timings) -> str:

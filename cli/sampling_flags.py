@@ -135,22 +135,16 @@ def parse(name: str, text: str) -> tuple[str, Any]:
     """The field and the value that ``/set NAME TEXT`` means.
 
     Raises:
-        ValueError: there is no such name, or the text is not a value.
+        KeyError: there is no such name.
+        ValueError: the text is not a value.
     """
-    flag = BY_NAME.get(name)
-    if flag is None:
-        raise unknown(name)
+    flag = BY_NAME[name]
     try:
         if flag.many:
             return flag.field, _collected(flag, [_or_none(flag.parse)(word) for word in shlex.split(text)])
         return flag.field, flag.parse(text)
     except ValueError:
         raise ValueError(f"{text} is not a value for {name}") from None
-
-
-def unknown(name: str) -> ValueError:
-    """The error for a name that does not exist."""
-    return ValueError(f"there is no option {name}; there are {', '.join([*BY_NAME, 'n'])}")
 
 
 def shown(flag: Flag, options: SamplingOptions) -> str:

@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from iqrun.cli import ui
@@ -16,24 +17,80 @@ if TYPE_CHECKING:
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
 
-    from iqrun.cli.repl import Read, Repl, Show
+    from iqrun.cli.answer_view import AnswerView
+    from iqrun.cli.markdown import Markdown
+    from iqrun.cli.repl import Read, Repl
 
 
-def answer_writer() -> Show:
-    """What shows the pieces of answers on stdout: in a terminal safely and broken at words, else as they are."""
+def answer_view(*, plain: bool = False) -> AnswerView:
+    """What shows answers on stdout: in a terminal safely and broken at words, else as they are.
+
+    Markdown needs a terminal that knows styles, and neither `plain` nor ``NO_COLOR``; the bar needs somebody at the
+    keyboard, and not `plain`.
+    """
+    from iqrun.cli.answer_view import AnswerView
+
     if not sys.stdout.isatty():
-        return _write
-    show: Callable[[str], str] = str
-    if os.environ.get("TERM", "dumb") != "dumb":
-        from iqrun.cli.wrap import WordWrap
+        return AnswerView(_write)
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return AnswerView(_write, terminal=True)
+    from iqrun.cli.status_bar import StatusBar
+    from iqrun.cli.wrap import WordWrap
 
-        show = WordWrap(lambda: shutil.get_terminal_size().columns).feed
-    return lambda text: _write(show(ui.without_controls(text)))
+    interactive = sys.stdin.isatty()
+    return AnswerView(
+        _write,
+        wrap=WordWrap(_columns),
+        markdown=None if plain or os.environ.get("NO_COLOR") else _markdown,
+        bar=StatusBar(_write, _columns) if interactive and not plain else None,
+        keys=_silent_keys if interactive else nullcontext,
+        terminal=True,
+    )
+
+
+def _markdown(base: str) -> Markdown:
+    """With signs that the terminal's encoding has."""
+    from iqrun.cli.markdown import Markdown
+
+    try:
+        "•│─".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return Markdown(base=base, bullet="-", bar="|", line="-")
+    return Markdown(base=base)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+@contextmanager
+def _silent_keys() -> Iterator[None]:
+    """Keys that are hit while an answer comes are not shown in it; the next prompt takes them."""
+    import termios
+
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (termios.error, OSError):
+        yield
+        return
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def note(text: str) -> None:
     """Shows a line that is not part of an answer, on stderr; what it quotes must not steer the terminal."""
-    ui.stderr(ui.without_controls(text))
+    text = ui.without_controls(text)
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from iqrun.cli.wrap import WordWrap
+
+        wrap = WordWrap(_columns)
+        wrap.hang = "    " if text.startswith("  ") else ""
+        text = wrap.feed(text)
+    ui.stderr(text)
 
 
 def copy(text: str) -> None:
@@ -54,6 +111,10 @@ def pipe_reader() -> Read:
 def prompt_reader(repl: Repl) -> Read:
     """Reads messages with editing, history across runs and completion of commands."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.shortcuts import CompleteStyle
+    from prompt_toolkit.styles import Style
+
+    from iqrun.cli.status_bar import fit
 
     session: PromptSession[str] = PromptSession(
         history=_history(),
@@ -61,12 +122,15 @@ def prompt_reader(repl: Repl) -> Read:
         multiline=True,
         completer=_completer(repl),
         complete_while_typing=False,
+        complete_style=CompleteStyle.READLINE_LIKE,
         prompt_continuation="  ",
+        bottom_toolbar=None if repl.view.bar is None else lambda: [("reverse", fit(repl.status(), _columns()))],
+        style=Style([("bottom-toolbar", "noreverse")]),
     )
 
     def read(prompt: str, default: str = "") -> str | None:
         try:
-            return session.prompt(prompt, default=default)
+            return session.prompt([("bold", prompt)], default=default)
         except EOFError:
             return None
 
@@ -80,9 +144,12 @@ def _write(text: str) -> None:
 
 def _keys(repl: Repl) -> KeyBindings:
     """Enter sends and Alt-Enter begins a line; after `/multiline` the other way round."""
+    from prompt_toolkit.filters import is_searching
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.key_binding.bindings.search import accept_search_and_accept_input
 
     keys = KeyBindings()
+    keys.add("enter", filter=is_searching)(accept_search_and_accept_input)  # as other shells do behind Ctrl-R
 
     def act(event: KeyPressEvent, *, sends: bool) -> None:
         if sends:
@@ -90,12 +157,12 @@ def _keys(repl: Repl) -> KeyBindings:
         else:
             event.current_buffer.insert_text("\n")
 
-    @keys.add("enter")
+    @keys.add("enter", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
         is_command = event.current_buffer.text.startswith("/")  # a way back from /multiline
         act(event, sends=not repl.multiline or is_command)
 
-    @keys.add("escape", "enter")
+    @keys.add("escape", "enter", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
         act(event, sends=repl.multiline)
 

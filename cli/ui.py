@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -10,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
+
+from iqrun.text_tables import is_number
 
 
 def stderr(*parts: object, end: str = "\n") -> None:
@@ -25,7 +28,9 @@ def warn(texts: Iterable[str]) -> None:
 
 def print_json(value: object) -> None:
     """Prints a value as indented JSON, in the order of its keys; text stays readable, NaN is refused."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.writelines(encoder.iterencode(value))  # piece by piece: a vocabulary is megabytes
+    print()
 
 
 def printable(text: str) -> str:
@@ -70,7 +75,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: in
         The lines, joined, without a newline at the end.
     """
     cells = [[str(cell) for cell in row] for row in rows]
-    right = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(headers))]
+    right = [bool(cells) and all(is_number(row[i]) for row in cells) for i in range(len(headers))]
     widths = [max(len(line[i]) for line in [list(headers), *cells]) for i in range(len(headers))]
     limit = width if width is not None else _line_width(sys.stdout)
     _shrink(widths, limit - 2 * (len(headers) - 1))
@@ -102,7 +107,7 @@ class Progress:
         self._title = title
         self._unit = unit
         self._stream = stream if stream is not None else sys.stderr
-        self._shown = self._stream.isatty()
+        self._shown = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._start = time.monotonic()
         self._last = 0.0
 
@@ -153,11 +158,6 @@ class Progress:
 def _line_width(stream: TextIO) -> int:
     """Characters per line of a terminal; practically unlimited for a pipe or a file."""
     return shutil.get_terminal_size().columns if stream.isatty() else 1_000_000
-
-
-def _is_number(text: str) -> bool:
-    """Whether a cell counts as a number for alignment: ``12``, ``3.5 MiB``, ``-0.1 %``, ``-``."""
-    return text in {"", "-"} or text.lstrip("+-")[:1].isdigit()
 
 
 def _shrink(widths: list[int], limit: int) -> None:

@@ -15,6 +15,7 @@ from math import ceil, floor, log, pi
 import numpy as np
 import numpy.typing as npt
 
+from iqrun.errors import shown
 from iqrun.hparams import HParams
 from iqrun.program import Buffer, Program
 
@@ -57,7 +58,7 @@ class Rope:
         scaling = hp.text("rope.scaling.type", "none" if factor == 1.0 else "linear")
         hp.expect(
             scaling in ("none", "linear", "yarn"),
-            f"{hp.arch}.rope.scaling.type is {scaling!r}, but only none, linear and yarn are implemented",
+            f"{hp.arch}.rope.scaling.type is {shown(scaling)}, but only none, linear and yarn are implemented",
         )
         freq_base = hp.positive("rope.freq_base", 10000.0)
         hp.expect(freq_base > 1.0, f"{hp.arch}.rope.freq_base is {freq_base}, but must be above 1")

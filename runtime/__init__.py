@@ -15,23 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iqrun import formats as formats
+    from iqrun.calibrated import calibrated_encoder as calibrated_encoder
     from iqrun.calibration import calibrate as calibrate
+    from iqrun.cancellation import CancelToken as CancelToken
     from iqrun.chat import Chat as Chat
+    from iqrun.comparison import compare as compare
     from iqrun.errors import CancelledError as CancelledError
     from iqrun.errors import ClosedError as ClosedError
     from iqrun.errors import ContextFullError as ContextFullError
     from iqrun.errors import FormatError as FormatError
     from iqrun.errors import GGUFError as GGUFError
+    from iqrun.errors import GrammarError as GrammarError
+    from iqrun.errors import IncompleteError as IncompleteError
     from iqrun.errors import IqrunError as IqrunError
     from iqrun.errors import QuantizeError as QuantizeError
     from iqrun.errors import ResourceError as ResourceError
+    from iqrun.errors import StateError as StateError
     from iqrun.errors import TemplateError as TemplateError
     from iqrun.errors import TokenizerError as TokenizerError
     from iqrun.errors import UnsupportedModelError as UnsupportedModelError
     from iqrun.evaluate import divergence as divergence
     from iqrun.evaluate import perplexity as perplexity
     from iqrun.gguf import GGUFFile as GGUFFile
+    from iqrun.gguf import guard_mapped_files as guard_mapped_files
+    from iqrun.grammar import Grammar as Grammar
     from iqrun.machine import cpu_info as cpu_info
+    from iqrun.measurement import measure_sensitivity as measure_sensitivity
     from iqrun.model import Model as Model
     from iqrun.model import load as load
     from iqrun.quantizer import quantize as quantize
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "CancelToken": "cancellation",
     "CancelledError": "errors",
     "Chat": "chat",
     "ClosedError": "errors",
@@ -49,25 +59,34 @@ _HOMES = {
     "FormatError": "errors",
     "GGUFError": "errors",
     "GGUFFile": "gguf",
+    "Grammar": "grammar",
+    "GrammarError": "errors",
+    "IncompleteError": "errors",
     "IqrunError": "errors",
     "Model": "model",
     "QuantizeError": "errors",
     "ResourceError": "errors",
     "SamplingOptions": "sampling",
     "Session": "session",
+    "StateError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "tokenizer",
     "TokenizerError": "errors",
     "UnsupportedModelError": "errors",
     "calibrate": "calibration",
+    "calibrated_encoder": "calibrated",
+    "compare": "comparison",
     "cpu_info": "machine",
     "divergence": "evaluate",
+    "guard_mapped_files": "gguf",
     "load": "model",
+    "measure_sensitivity": "measurement",
     "perplexity": "evaluate",
     "quantize": "quantizer",
 }
 
 __all__ = [
+    "CancelToken",
     "CancelledError",
     "Chat",
     "ClosedError",
@@ -75,22 +94,30 @@ __all__ = [
     "FormatError",
     "GGUFError",
     "GGUFFile",
+    "Grammar",
+    "GrammarError",
+    "IncompleteError",
     "IqrunError",
     "Model",
     "QuantizeError",
     "ResourceError",
     "SamplingOptions",
     "Session",
+    "StateError",
     "TemplateError",
     "Tokenizer",
     "TokenizerError",
     "UnsupportedModelError",
     "__version__",
     "calibrate",
+    "calibrated_encoder",
+    "compare",
     "cpu_info",
     "divergence",
     "formats",
+    "guard_mapped_files",
     "load",
+    "measure_sensitivity",
     "perplexity",
     "quantize",
 ]

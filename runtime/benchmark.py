@@ -1,17 +1,19 @@
 """Speed of a model on this machine, against the limit that memory sets.
 
-Generating a token reads every weight once, so a machine that reads B bytes per second generates at most
-``B / weight_bytes_per_token`` tokens per second: the roof. B is measured on a buffer as large as the weights: for a
-model that fits into the caches, the caches are its memory.
+Generating a token reads every weight once, and the keys and values of all tokens before it, so a machine that reads B
+bytes per second generates at most ``B / bytes_per_token`` tokens per second: the roof. B is measured on a buffer as
+large as the weights: for a model that fits into the caches, the caches are its memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import PurePath
 from statistics import mean, stdev
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,8 +24,23 @@ if TYPE_CHECKING:
     from iqrun.model import Model
     from iqrun.session import Session
 
+Progress: TypeAlias = Callable[[int, int, str], object]
+
 MAX_READ_BYTES = 1 << 30
 _READ_PASSES = 5
+_KV_BYTES = {"f32": 4, "f16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is timed: so many tokens at once (prefill) or one by one (decode), behind `depth` tokens."""
+
+    kind: Literal["prefill", "decode"]
+    n_tokens: int
+    depth: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.n_tokens}" + (f" at {self.depth}" if self.depth else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,64 +48,85 @@ class Measurement:
     """One test.
 
     Attributes:
+        model: name of the file.
         test: ``prefill`` or ``decode``.
         n_tokens: tokens per repetition.
+        depth: tokens in the KV cache before.
         tokens_per_second: mean over the repetitions, and stddev their standard deviation.
         threads, isa: how it was computed.
         weight_bytes_per_token: bytes of weights read to generate a token.
-        read_bandwidth: bytes per second that `threads` threads read from a buffer of that size.
-        roof_share: decode speed over ``read_bandwidth / weight_bytes_per_token``; None for prefill, which reads the
-            weights once for many tokens.
+        kv_bytes_per_token: bytes of keys and values read to generate a token, on average over the test.
+        read_bandwidth: bytes per second that `threads` threads read from a buffer as large as the weights.
+        roof: ``read_bandwidth / (weight_bytes_per_token + kv_bytes_per_token)``, in tokens per second; None for
+            prefill, which reads the weights once for many tokens.
+        roof_share: decode speed over `roof`; None for prefill.
     """
 
+    model: str
     test: str
     n_tokens: int
+    depth: int
     tokens_per_second: float
     stddev: float
     threads: int
     isa: str
     weight_bytes_per_token: int
+    kv_bytes_per_token: int
     read_bandwidth: float
+    roof: float | None
     roof_share: float | None
 
 
-def measure(model: Model, *, n_prompt: int = 512, n_decode: int = 128, repeats: int = 5) -> Iterator[Measurement]:
-    """Measures prefill and decode speed, each after a warm-up.
+def plan(n_prompt: Sequence[int] = (), n_decode: Sequence[int] = (), depths: Sequence[int] = (0,)) -> list[Trial]:
+    """All tests of these sizes, each at each depth; a size of 0 is left out.
+
+    Raises:
+        ValueError: a negative number, or nothing to test.
+    """
+    if min([0, *n_prompt, *n_decode, *depths]) < 0:
+        raise ValueError("the numbers of tokens must not be negative")
+    tests = [Trial("prefill", n, depth) for depth, n in product(depths, n_prompt) if n > 0]
+    tests += [Trial("decode", n, depth) for depth, n in product(depths, n_decode) if n > 0]
+    if not tests:
+        raise ValueError("nothing to test: give a number of tokens to prefill or to decode")
+    return tests
+
+
+def context_of(tests: Sequence[Trial]) -> int:
+    """Tokens that the context of a model must hold for these tests."""
+    return max(test.depth + test.n_tokens for test in tests)
+
+
+def measure(
+    model: Model, tests: Sequence[Trial], *, repeats: int = 5, progress: Progress | None = None
+) -> Iterator[Measurement]:
+    """Times tests, each after a warm-up.
 
     Args:
-        model: the model; its context must hold the larger of both numbers.
-        n_prompt: tokens of the prefill test; 0 leaves it out.
-        n_decode: tokens of the decode test; 0 leaves it out.
+        model: the model; its context must hold `context_of(tests)` tokens.
+        tests: from `plan`.
         repeats: repetitions of each.
+        progress: called as ``progress(repetitions_done, repetitions_in_all, test)``.
 
     Yields:
         One `Measurement` per test.
 
     Raises:
         ContextFullError: a test does not fit into the context.
-        ValueError: a negative number, or no repetition.
+        ValueError: no repetition.
     """
-    if min(n_prompt, n_decode) < 0 or max(n_prompt, n_decode) == 0 or repeats < 1:
-        raise ValueError("n_prompt and n_decode must not be negative nor both 0, repeats must be at least 1")
-    n_bytes = model.program.weight_bytes_per_token
-    bandwidth = read_bandwidth(model.n_threads, n_bytes)
+    if repeats < 1:
+        raise ValueError("repeats must be at least 1")
+    bandwidth = read_bandwidth(model.n_threads, model.program.weight_bytes_per_token)
     with model.session() as session:
-        for test, n_tokens in (("prefill", n_prompt), ("decode", n_decode)):
-            if n_tokens == 0:
-                continue
-            speeds = [n_tokens / seconds for seconds in _times(session, test, n_tokens, repeats)]
-            speed = mean(speeds)
-            yield Measurement(
-                test=test,
-                n_tokens=n_tokens,
-                tokens_per_second=speed,
-                stddev=stdev(speeds) if repeats > 1 else 0.0,
-                threads=model.n_threads,
-                isa=native.isa_name(),
-                weight_bytes_per_token=n_bytes,
-                read_bandwidth=bandwidth,
-                roof_share=speed * n_bytes / bandwidth if test == "decode" else None,
-            )
+        for index, test in enumerate(tests):
+            seconds = []
+            for done, spent in enumerate(_times(session, test, repeats), 1):
+                seconds.append(spent)
+                if progress is not None:
+                    progress(index * repeats + done, len(tests) * repeats, str(test))
+            yield _measurement(model, test, [test.n_tokens / spent for spent in seconds], bandwidth)
+            session.truncate(0)
 
 
 def profile(model: Model, *, n_decode: int = 64) -> list[tuple[str, float]]:
@@ -121,15 +159,44 @@ def read_bandwidth(n_threads: int, n_bytes: int) -> float:
     return float(buffer.size / seconds[0])
 
 
-def _times(session: Session, test: str, n_tokens: int, repeats: int) -> Iterator[float]:
-    work = _prefill if test == "prefill" else _decode
-    work(session, n_tokens)
+def _measurement(model: Model, test: Trial, speeds: Sequence[float], bandwidth: float) -> Measurement:
+    speed = mean(speeds)
+    weights, cached = model.program.weight_bytes_per_token, _kv_bytes_per_token(model, test)
+    roof = bandwidth / (weights + cached) if test.kind == "decode" else None
+    return Measurement(
+        model=PurePath(model.path).name,
+        test=test.kind,
+        n_tokens=test.n_tokens,
+        depth=test.depth,
+        tokens_per_second=speed,
+        stddev=stdev(speeds) if len(speeds) > 1 else 0.0,
+        threads=model.n_threads,
+        isa=native.isa_name(),
+        weight_bytes_per_token=weights,
+        kv_bytes_per_token=cached,
+        read_bandwidth=bandwidth,
+        roof=roof,
+        roof_share=None if roof is None else speed / roof,
+    )
+
+
+def _kv_bytes_per_token(model: Model, test: Trial) -> int:
+    """Bytes of keys and values that attention reads for one token in the middle of the test."""
+    per_position = sum(2 * op.n_head_kv * op.head_dim for op in model.program.ops if op.kind == "attention")
+    return round(per_position * _KV_BYTES[model.kv_type] * (test.depth + (test.n_tokens + 1) / 2))
+
+
+def _times(session: Session, test: Trial, repeats: int) -> Iterator[float]:
+    """Seconds of each repetition; the tokens of the depth are evaluated once, outside the time."""
+    work = _prefill if test.kind == "prefill" else _decode
+    if test.depth:
+        _prefill(session, test.depth)
+    work(session, test.n_tokens)
     for _ in range(repeats):
-        session.truncate(0)
+        session.truncate(test.depth)
         start = perf_counter()
-        work(session, n_tokens)
+        work(session, test.n_tokens)
         yield perf_counter() - start
-    session.truncate(0)
 
 
 def _prefill(session: Session, n_tokens: int) -> None:

@@ -289,7 +289,7 @@ def _sum(name: str, a: Moments, b: Moments) -> Moments:
 def _check_target(path: Path, full: bool, overwrite: bool, sources: Sequence[str]) -> None:
     if full and is_legacy_name(path):
         raise ValueError(f"{path}: a .dat file cannot hold second-moment matrices; write a .gguf file")
-    checks.not_the_same_file(path, sources)
+    checks.not_the_same_file([path], sources)
     checks.target(path, 0, overwrite)
 
 

@@ -119,6 +119,13 @@ class ChatTemplate:
         return "".join(parts)
 
 
+def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of what `ChatTemplate.render` wrote; BOS comes in front if the model wants it and it is not there."""
+    ids = tokenizer.encode(text, add_special=False, parse_special=True)
+    bos = tokenizer.bos_id
+    return [bos, *ids] if tokenizer.add_bos and bos is not None and ids[:1] != [bos] else ids
+
+
 def _compile(source: str) -> tuple[Sandbox, Template]:
     from iqrun.template_limits import MAX_SOURCE, Sandbox
 

@@ -8,6 +8,9 @@
     +-- UnsupportedModelError  a well-formed file that iqrun cannot run (architecture, type, hyper-parameter)
     +-- TokenizerError         the vocabulary, or text that it cannot encode
     +-- TemplateError          the chat template failed
+    +-- GrammarError           a response format is not valid, or too complex
+    |   +-- IncompleteError    a text was cut before its response format was complete
+    +-- StateError             a saved session is damaged, or belongs to another model
     +-- QuantizeError          a quantization job cannot start or go on
     +-- ResourceError          memory, threads or disk: what was asked for does not fit
     |   +-- ContextFullError   no room is left in the KV cache
@@ -20,6 +23,14 @@ Every message is one sentence (or two) that names the file, tensor or key, and s
 from __future__ import annotations
 
 from os import PathLike, fspath
+
+_MOST_SHOWN = 120
+
+
+def shown(value: object) -> str:
+    """A value from a file, as it may stand in a message: short, on one line, without control characters."""
+    text = " ".join(repr(value[:_MOST_SHOWN] if isinstance(value, (str, bytes)) else value).split("\n"))
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 
 class IqrunError(Exception):
@@ -65,6 +76,26 @@ class TokenizerError(IqrunError):
 
 class TemplateError(IqrunError):
     """A chat template failed to compile or to render."""
+
+
+class GrammarError(IqrunError):
+    """A response format is not valid, not possible with this model, or too complex."""
+
+
+class IncompleteError(GrammarError):
+    """A text was cut before its response format was complete.
+
+    Attributes:
+        text: as far as it came.
+    """
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class StateError(IqrunError):
+    """A saved session cannot be restored: it is damaged, or belongs to another model."""
 
 
 class QuantizeError(IqrunError):

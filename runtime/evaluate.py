@@ -3,75 +3,32 @@
 The procedure is that of llama.cpp's ``perplexity`` tool, so that numbers can be compared: the text is cut into chunks
 of `n_ctx` tokens, each evaluated on its own with BOS (where the model wants one) in place of its first token, and only
 the second half of each chunk is scored, so that every prediction has at least ``n_ctx / 2`` tokens of context.
+
+Memory is bounded whatever the text, the chunks and the vocabulary are: a few rows of logits are held at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from math import exp, sqrt
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from iqrun.errors import IqrunError
-from iqrun.saved_logits import SavedLogits
+from iqrun.saved_logits import SavedLogits, is_saved_logits
+from iqrun.scores import Divergence, Ids, Logits, Losses, Pairs, Perplexity, log_softmax
 
 if TYPE_CHECKING:
     from iqrun.model import Model
-    from iqrun.session import Session
+    from iqrun.session import KVType, Session
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
-Logits: TypeAlias = npt.NDArray[np.float32]
-Ids: TypeAlias = npt.NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int], None]
+# (index of a chunk, first place, end) -> logits at these scored places, (places, n_vocab); asked for in order
+_Predictor: TypeAlias = Callable[[int, int, int], Logits]
 
-_BLOCK_VALUES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Perplexity:
-    """Result of `perplexity`.
-
-    Attributes:
-        ppl: exp of the mean negative log-likelihood per token.
-        ppl_stderr: its standard error, from the spread of the tokens.
-        n_tokens: tokens scored.
-        n_chunks: chunks evaluated.
-    """
-
-    ppl: float
-    ppl_stderr: float
-    n_tokens: int
-    n_chunks: int
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """Result of `divergence`: how far a model is from its base, in nats per token.
-
-    Attributes:
-        mean_kld: mean Kullback-Leibler divergence of the model from the base.
-        kld_stderr: its standard error.
-        kld_p50, kld_p99, kld_max: median, 99th percentile and maximum over the tokens.
-        same_top1: share of the tokens where both expect the same token most.
-        ppl_ratio: perplexity of the model over that of the base.
-        ppl_ratio_stderr: its standard error; it is small, as both are measured on the same tokens.
-        model, base: the perplexity of each.
-    """
-
-    mean_kld: float
-    kld_stderr: float
-    kld_p50: float
-    kld_p99: float
-    kld_max: float
-    same_top1: float
-    ppl_ratio: float
-    ppl_ratio_stderr: float
-    model: Perplexity
-    base: Perplexity
+_STEP_VALUES = 1 << 23  # logits computed at a time: 32 MiB
+_BLOCK_VALUES = 1 << 20  # logits looked at at a time: what is computed from them is several times larger
 
 
 def perplexity(
@@ -91,14 +48,16 @@ def perplexity(
         ValueError: the text is too short, or `n_ctx` too small.
     """
     chunks = text_chunks(model, text, n_ctx, max_chunks)
-    losses: list[Doubles] = []
+    losses = Losses()
     with model.session(n_ctx=n_ctx) as session:
-        for done, chunk in enumerate(chunks, 1):
-            for logits, targets in _blocks(_logits(session, chunk), chunk):
-                losses.append(_losses(_log_softmax(logits), targets))
+        predict = _predictor(session, chunks)
+        for done, chunk in enumerate(chunks):
+            for first, end in _steps(n_ctx, model.n_vocab):
+                for rows, logits in _blocks(predict(done, first, end)):
+                    losses.add(log_softmax(logits), _targets(chunk, first, end)[rows])
             if progress is not None:
-                progress(done, len(chunks))
-    return _perplexity(np.concatenate(losses), len(chunks))
+                progress(done + 1, len(chunks))
+    return losses.result(len(chunks))
 
 
 def divergence(
@@ -124,75 +83,64 @@ def divergence(
         IqrunError: a model computed NaN, or the file of logits is damaged.
         ValueError: the vocabularies or the texts differ, the text is too short, or `n_ctx` too small.
     """
-    chunks = text_chunks(model, text, n_ctx, max_chunks)
-    pairs = _Pairs()
-    with ExitStack() as stack:
-        session = stack.enter_context(model.session(n_ctx=n_ctx))
-        base_of = _base(base, model, chunks, text, n_ctx, max_chunks, stack)
-        for done, chunk in enumerate(chunks, 1):
-            rows = _logits(session, chunk)
-            for (logits, targets), (others, _) in zip(
-                _blocks(rows, chunk), _blocks(base_of(done - 1), chunk), strict=True
-            ):
-                pairs.add(_log_softmax(logits), _log_softmax(others), targets)
-            if progress is not None:
-                progress(done, len(chunks))
-    return pairs.result(len(chunks))
+    return divergences([model], base, text, n_ctx=n_ctx, max_chunks=max_chunks, progress=progress)[0]
 
 
-class _Pairs:
-    """What is kept of each scored token: a few numbers, so that memory does not grow with the vocabulary."""
-
-    def __init__(self) -> None:
-        self._kld: list[Doubles] = []
-        self._same: list[npt.NDArray[np.bool_]] = []
-        self._losses: list[Doubles] = []
-        self._base_losses: list[Doubles] = []
-
-    def add(self, log_q: Doubles, log_p: Doubles, targets: Ids) -> None:
-        """Log-probabilities of the model (q) and the base (p), ``(places, n_vocab)``."""
-        self._losses.append(_losses(log_q, targets))
-        self._base_losses.append(_losses(log_p, targets))
-        self._kld.append((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
-        self._same.append(log_p.argmax(axis=1) == log_q.argmax(axis=1))
-
-    def result(self, n_chunks: int) -> Divergence:
-        """The statistics over all tokens."""
-        kld, losses, base_losses = (np.concatenate(x) for x in (self._kld, self._losses, self._base_losses))
-        mean, stderr = _mean(kld)
-        log_ratio, log_ratio_stderr = _mean(losses - base_losses)
-        p50, p99 = (float(value) for value in np.quantile(kld, (0.5, 0.99)))
-        return Divergence(
-            mean_kld=mean,
-            kld_stderr=stderr,
-            kld_p50=p50,
-            kld_p99=p99,
-            kld_max=float(kld.max()),
-            same_top1=float(np.concatenate(self._same).mean()),
-            ppl_ratio=exp(log_ratio),
-            ppl_ratio_stderr=exp(log_ratio) * log_ratio_stderr,
-            model=_perplexity(losses, n_chunks),
-            base=_perplexity(base_losses, n_chunks),
-        )
-
-
-def _base(
+def divergences(
+    models: Sequence[Model],
     base: Model | SavedLogits,
-    model: Model,
-    chunks: list[Ids],
     text: str,
-    n_ctx: int,
-    max_chunks: int | None,
-    stack: ExitStack,
-) -> Callable[[int], Logits]:
-    """A function that gives the base's logits of a chunk, from a model or from a file."""
-    if isinstance(base, SavedLogits):
-        base.check_text(chunks, model.n_vocab)
-        return base.chunk
-    if model.n_vocab != base.n_vocab or not _same(chunks, text_chunks(base, text, n_ctx, max_chunks)):
-        raise ValueError("the two models do not have the same vocabulary: they cannot be compared token by token")
-    session = stack.enter_context(base.session(n_ctx=n_ctx))
-    return lambda index: _logits(session, chunks[index])
+    *,
+    n_ctx: int = 512,
+    max_chunks: int | None = None,
+    progress: Progress | None = None,
+) -> list[Divergence]:
+    """`divergence` of several models from one base, side by side, so that the base runs once.
+
+    Args:
+        models: at least one model; see `divergence` for the rest.
+        base: as in `divergence`.
+        text: as in `perplexity`.
+        n_ctx: as in `perplexity`.
+        max_chunks: as in `perplexity`.
+        progress: as in `perplexity`.
+    """
+    chunks = text_chunks(models[0], text, n_ctx, max_chunks)
+    pairs = [Pairs() for _ in models]
+    with ExitStack() as stack:
+        predict_base = _base(base, models[0], chunks, text, max_chunks, stack)
+        for model in models[1:]:
+            _check_vocabulary(model, models[0], chunks, text, max_chunks)
+        predictors = [_predictor(stack.enter_context(model.session(n_ctx=n_ctx)), chunks) for model in models]
+        for done, chunk in enumerate(chunks):
+            for first, end in _steps(n_ctx, models[0].n_vocab):
+                log_p = log_softmax(predict_base(done, first, end))
+                targets = _targets(chunk, first, end)
+                for predict, pair in zip(predictors, pairs, strict=True):
+                    for rows, logits in _blocks(predict(done, first, end)):
+                        pair.add(log_softmax(logits), log_p[rows], targets[rows])
+            if progress is not None:
+                progress(done + 1, len(chunks))
+    return [pair.result(len(chunks)) for pair in pairs]
+
+
+@contextmanager
+def open_base(
+    path: str | PathLike[str], *, n_ctx: int, n_threads: int | None = None, kv_type: KVType = "f16"
+) -> Iterator[Model | SavedLogits]:
+    """The base of a divergence, from its file: a model, or llama.cpp's saved logits.
+
+    Raises:
+        IqrunError: it is neither, or damaged.
+        OSError: it cannot be read.
+    """
+    from iqrun.model import load
+
+    if is_saved_logits(path):
+        yield SavedLogits(path)
+        return
+    with load(path, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type) as model:
+        yield model
 
 
 def text_chunks(
@@ -218,47 +166,61 @@ def text_chunks(
     return list(chunks[:max_chunks])
 
 
-def _logits(session: Session, chunk: Ids) -> Logits:
-    """Logits at each scored place of a chunk, ``(places, n_vocab)``."""
-    want = np.zeros(len(chunk), np.bool_)
-    want[len(chunk) // 2 : -1] = True
-    session.truncate(0)
-    return session.evaluate(chunk, want=want)
+def _base(
+    base: Model | SavedLogits,
+    model: Model,
+    chunks: list[Ids],
+    text: str,
+    max_chunks: int | None,
+    stack: ExitStack,
+) -> _Predictor:
+    """The predictor of the base, a model or a file."""
+    if isinstance(base, SavedLogits):
+        base.check_text(chunks, model.n_vocab)
+        return base.rows
+    _check_vocabulary(base, model, chunks, text, max_chunks)
+    return _predictor(stack.enter_context(base.session(n_ctx=len(chunks[0]))), chunks)
 
 
-def _blocks(logits: Logits, chunk: Ids) -> Iterator[tuple[Logits, Ids]]:
-    """A few rows of logits at a time, each with the token that follows: what is computed from them is large."""
-    targets = chunk[len(chunk) // 2 + 1 :]
+def _check_vocabulary(model: Model, first: Model, chunks: list[Ids], text: str, max_chunks: int | None) -> None:
+    """Refuses a model that does not cut the text into the same tokens as the first one."""
+    own = text_chunks(model, text, len(chunks[0]), max_chunks) if model.n_vocab == first.n_vocab else []
+    if len(own) != len(chunks) or not all(np.array_equal(a, b) for a, b in zip(own, chunks, strict=True)):
+        raise ValueError(
+            f"{model.path} and {first.path} do not have the same vocabulary: they cannot be compared token by token"
+        )
+
+
+def _predictor(session: Session, chunks: list[Ids]) -> _Predictor:
+    def predict(index: int, first: int, end: int) -> Logits:
+        chunk, half = chunks[index], len(chunks[index]) // 2
+        if first == 0:
+            session.truncate(0)
+        ids = chunk[half + first if first else 0 : half + end]
+        want = np.zeros(len(ids), np.bool_)
+        want[first - end :] = True
+        return session.evaluate(ids, want=want)
+
+    return predict
+
+
+def _steps(n_ctx: int, n_vocab: int) -> Iterator[tuple[int, int]]:
+    """The scored places of a chunk, in ranges whose logits are not too large; the last token predicts nothing."""
+    n_places = n_ctx - 1 - n_ctx // 2
+    n_rows = max(1, _STEP_VALUES // n_vocab)
+    for first in range(0, n_places, n_rows):
+        yield first, min(first + n_rows, n_places)
+
+
+def _targets(chunk: Ids, first: int, end: int) -> Ids:
+    """The tokens that came at scored places."""
+    half = len(chunk) // 2
+    return chunk[half + first + 1 : half + end + 1]
+
+
+def _blocks(logits: Logits) -> Iterator[tuple[slice, Logits]]:
+    """A few rows at a time, and which."""
     n_rows = max(1, _BLOCK_VALUES // logits.shape[1])
-    for first in range(0, len(targets), n_rows):
-        yield logits[first : first + n_rows], targets[first : first + n_rows]
-
-
-def _log_softmax(logits: Logits) -> Doubles:
-    log_p = logits.astype(np.float64)
-    log_p -= log_p.max(axis=1, keepdims=True)
-    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
-    return log_p
-
-
-def _losses(log_p: Doubles, targets: Ids) -> Doubles:
-    """Negative log-likelihood of the tokens that follow."""
-    losses = -log_p[np.arange(len(targets)), targets]
-    if not np.isfinite(losses).all():
-        raise IqrunError("the model computed NaN or infinite logits: the file's weights are damaged")
-    return losses
-
-
-def _perplexity(losses: Doubles, n_chunks: int) -> Perplexity:
-    mean, stderr = _mean(losses)
-    return Perplexity(exp(mean), exp(mean) * stderr, len(losses), n_chunks)
-
-
-def _mean(values: Doubles) -> tuple[float, float]:
-    """Mean and its standard error."""
-    stderr = float(values.std()) / sqrt(len(values) - 1) if len(values) > 1 else 0.0
-    return float(values.mean()), stderr
-
-
-def _same(a: list[Ids], b: list[Ids]) -> bool:
-    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    for first in range(0, len(logits), n_rows):
+        rows = slice(first, first + n_rows)
+        yield rows, logits[rows]

@@ -24,7 +24,7 @@ from iqrun.native import check, ffi, lib, pointer
 
 Effort: TypeAlias = Literal["fast", "normal", "best"]
 
-_EFFORTS: Mapping[str, int] = {"fast": lib.IQ_EFFORT_FAST, "normal": lib.IQ_EFFORT_NORMAL, "best": lib.IQ_EFFORT_BEST}
+EFFORTS: Mapping[str, int] = {"fast": lib.IQ_EFFORT_FAST, "normal": lib.IQ_EFFORT_NORMAL, "best": lib.IQ_EFFORT_BEST}
 
 # Weights per task: large enough to hide a task's cost, small enough to keep all threads busy to the end.
 _TASK_WEIGHTS = 1 << 17
@@ -182,8 +182,8 @@ def encode(
     if not format_.can_encode:
         writable = ", ".join(row.name for row in FORMATS.values() if row.can_encode)
         raise FormatError(f"iqrun reads {format_.name} but does not write it: choose one of {writable}")
-    if effort not in _EFFORTS:
-        raise FormatError(f"effort {effort!r} is none of {', '.join(_EFFORTS)}")
+    if effort not in EFFORTS:
+        raise FormatError(f"effort {effort!r} is none of {', '.join(EFFORTS)}")
     rows = _check_weights(x)
     n_rows, n_cols = rows.shape
     out = np.empty((n_rows, format_.row_bytes(n_cols)), np.uint8)
@@ -194,9 +194,7 @@ def encode(
     def encode_rows(first: int, last: int) -> None:
         src, dst = pointer(rows[first:last], "const float *"), pointer(out[first:last], "void *", writable=True)
         try:
-            check(
-                lib.iq_quantize_rows, format_.id, src, last - first, n_cols, importance_pointer, _EFFORTS[effort], dst
-            )
+            check(lib.iq_quantize_rows, format_.id, src, last - first, n_cols, importance_pointer, EFFORTS[effort], dst)
         except FormatError:
             _check_finite(rows, first, last)
             raise

@@ -8,14 +8,14 @@ from __future__ import annotations
 from math import isfinite
 from typing import TypeVar
 
-from iqrun.errors import UnsupportedModelError
+from iqrun.errors import UnsupportedModelError, shown
 from iqrun.gguf import GGUFFile, keys
 
 T = TypeVar("T")
 
 # Keys that describe but do not compute. `vocab_size` is the embedding's row count, which is what counts.
 _DESCRIPTIVE = frozenset({"vocab_size", "tensor_data_layout", "rope.scaling.finetuned"})
-_REQUIRED = object()
+_HEAD_UNIT, _MAX_HEAD_DIM = 8, 512  # what the attention kernels take (engine/check.c)
 
 
 class HParams:
@@ -63,15 +63,20 @@ class HParams:
         """Columns per head: ``attention.key_length``, else ``n_embd / n_head``; values must be as wide as keys.
 
         Raises:
-            UnsupportedModelError: it is odd, not whole, or differs between keys and values.
+            UnsupportedModelError: it is not whole, differs between keys and values, or is not what the kernels take.
         """
         if self._prefix + "attention.key_length" not in self._metadata:
             self.expect(n_embd % n_head == 0, f"n_embd {n_embd} is not a multiple of the {n_head} heads")
         head_dim = self.uint("attention.key_length", n_embd // n_head)
-        self.expect(head_dim > 0 and head_dim % 2 == 0, f"a head has {head_dim} columns, but the number must be even")
+        self.expect(
+            head_dim % _HEAD_UNIT == 0 and head_dim <= _MAX_HEAD_DIM,
+            f"{self.arch}.attention.key_length gives heads of {head_dim} columns; iqrun runs multiples of {_HEAD_UNIT} "
+            f"up to {_MAX_HEAD_DIM}",
+        )
         value_length = self.uint("attention.value_length", head_dim)
         self.expect(
-            value_length == head_dim, f"keys of {head_dim} and values of {value_length} columns are not implemented"
+            value_length == head_dim,
+            f"{self.arch}.attention.value_length is {value_length}, but keys have {head_dim} columns: not implemented",
         )
         return head_dim
 
@@ -101,7 +106,7 @@ class HParams:
                 continue
             value = self._metadata[key]
             neutral = isinstance(value, (bool, int, float, str)) and not value
-            self.expect(neutral, f"{key} = {value} asks for something that iqrun does not implement")
+            self.expect(neutral, f"{key} = {shown(value)} asks for something that iqrun does not implement")
 
     def expect(self, condition: bool, message: str) -> None:
         """Raises UnsupportedModelError with the file's path unless `condition` holds."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from os import PathLike
+from os import PathLike, fsdecode
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from iqrun import machine
-from iqrun.errors import ClosedError, UnsupportedModelError
-from iqrun.generate import Step, generate
+from iqrun.allocation import KVType
+from iqrun.batch import whole_blocks
+from iqrun.context import Context
+from iqrun.errors import ClosedError, ResourceError, UnsupportedModelError, shown
 from iqrun.gguf import GGUFFile, Metadata, keys
+from iqrun.log import logger
 from iqrun.lowering import NativeProgram
+from iqrun.numbers import Pooling, Score, check_pooling, embed, score
+from iqrun.parallel import Parallel
 from iqrun.program import Program
-from iqrun.sampling import SamplingOptions
-from iqrun.session import KVType, Session
+from iqrun.session import Session
+from iqrun.texts import Texts
 from iqrun.tokenizer import Tokenizer
+from iqrun.warm import read_through
 
 if TYPE_CHECKING:
     from iqrun.chat import Chat
@@ -30,7 +36,13 @@ DEFAULT_N_CTX = 4096
 
 
 def load(
-    path: str | PathLike[str], n_ctx: int | None = None, n_threads: int | None = None, kv_type: KVType = "f16"
+    path: str | PathLike[str],
+    n_ctx: int | None = None,
+    n_threads: int | None = None,
+    kv_type: KVType = "f16",
+    *,
+    copy: bool = False,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> Model:
     """Opens a GGUF model and makes it ready to run. The weights are mapped, not read: this takes milliseconds.
 
@@ -40,10 +52,14 @@ def load(
             that is less; a number is taken as it is, even beyond the training.
         n_threads: threads that compute; None takes one per physical core that this process may use.
         kv_type: type of cached keys and values: ``"f16"``, or ``"f32"`` for twice the memory.
+        copy: read the weights into memory of this process. Opening takes longer and nothing is shared with other
+            processes, but what happens to the file afterwards does not matter; see also `guard_mapped_files`.
+        on_progress: if given, all weights are read once now, so that the first answer does not wait for the disk; it is
+            called as ``on_progress(done, total)``, in bytes. What it raises ends the loading.
 
     Raises:
         GGUFError: the file is damaged or incomplete.
-        ResourceError: the context does not fit into memory; the message says what would.
+        ResourceError: the context (or the copy) does not fit into memory; the message says what would.
         TokenizerError: the vocabulary is missing or of an unknown kind.
         UnsupportedModelError: the architecture, or something that it asks for, is not implemented.
         ValueError: an argument is out of range.
@@ -53,10 +69,10 @@ def load(
         >>> model.complete("Once upon a time", max_tokens=16, temperature=0)
         ', there was a little girl named Lily. She loved to play outside'
     """
-    return Model(path, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type)
+    return Model(path, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, copy=copy, on_progress=on_progress)
 
 
-class Model:
+class Model(Texts):
     """A model that is ready to run; made by `load`. Use it as a context manager, or call `close`.
 
     Several threads may use it at once, and several streams may be open at the same time: each runs in a session of its
@@ -68,6 +84,7 @@ class Model:
         n_ctx: tokens that a session holds.
         n_ctx_train: tokens that the model was trained with.
         n_threads: threads that compute in each session.
+        kv_type: type of cached keys and values.
     """
 
     def __init__(
@@ -77,15 +94,19 @@ class Model:
         n_ctx: int | None = None,
         n_threads: int | None = None,
         kv_type: KVType = "f16",
+        copy: bool = False,
+        on_progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Opens the file; see `load`."""
         self._closed = False
         self._lock = Lock()
         self._idle: list[Session] = []
-        self._sessions: WeakSet[Session] = WeakSet()
-        self._file = GGUFFile(path)
+        self._sessions: WeakSet[Session | Context] = WeakSet()
+        self._file = _copied(path) if copy else GGUFFile(path)
         try:
             self._open(n_ctx, n_threads, kv_type)
+            if on_progress is not None:
+                read_through(self.program.weights, on_progress)
         except BaseException:
             self.close()
             raise
@@ -97,95 +118,10 @@ class Model:
         self.n_ctx_train = self._file.metadata.get_uint(f"{program.arch}.context_length")
         self.n_ctx = min(DEFAULT_N_CTX, self.n_ctx_train) if n_ctx is None else n_ctx
         self.n_threads = machine.physical_cores() if n_threads is None else n_threads
-        self._kv_type: KVType = kv_type
+        self.kv_type: KVType = kv_type
         self._native: NativeProgram | None = NativeProgram(program)
         self._put_back(self._new_session(self.n_ctx, self.n_threads))  # tells now if memory is too small
-
-    # ---- text ----
-
-    def complete(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int | None = 256,
-        stop: str | Sequence[str] = (),
-        **sampling: Any,
-    ) -> str:
-        """Continues a text; the options are those of `stream`.
-
-        Example:
-            >>> model.complete("The cat sat on the", max_tokens=4, temperature=0)
-            ' mat and'
-        """
-        options = SamplingOptions(**sampling)
-        steps = self.generate(prompt, sampling=options, max_tokens=max_tokens, stop=stop)
-        return "".join([step.text for step in steps])
-
-    def stream(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int | None = 256,
-        stop: str | Sequence[str] = (),
-        **sampling: Any,
-    ) -> Iterator[str]:
-        """Continues a text piece by piece, as tokens come; each piece is whole characters.
-
-        Args:
-            prompt: the text to continue; BOS is put in front if the model wants it. Marks such as ``<|end|>`` in it are
-                plain text.
-            max_tokens: most tokens to draw; None draws until the context is full.
-            stop: texts that end the answer; they are not part of it.
-            **sampling: fields of `SamplingOptions`, such as ``temperature`` (0 always takes the most probable token),
-                ``top_k``, ``top_p``, ``min_p``, or ``seed`` (the same one gives the same text on the same machine).
-
-        Raises:
-            ClosedError: the model was closed.
-            ContextFullError: the prompt has more than `n_ctx` tokens.
-            ResourceError: no memory is left for one more stream at the same time.
-            TypeError: there is no such option.
-            ValueError: an option is out of range, or the prompt has no tokens.
-
-        Example:
-            >>> for piece in model.stream("Once upon a time", max_tokens=64):
-            ...     print(piece, end="", flush=True)
-        """
-        options = SamplingOptions(**sampling)
-        steps = self.generate(prompt, sampling=options, max_tokens=max_tokens, stop=stop)
-        return (step.text for step in steps if step.text)
-
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        sampling: SamplingOptions | None = None,
-        max_tokens: int | None = 256,
-        stop: str | Sequence[str] = (),
-        logprobs: int | None = None,
-    ) -> Iterator[Step]:
-        """As `stream`, token by token, with ids, the reason of the end, and timings.
-
-        Args:
-            prompt: a text, or token ids.
-            sampling: how tokens are chosen.
-            max_tokens: most tokens to draw; None draws until the context is full.
-            stop: texts that end the answer.
-            logprobs: also give the log-probability of each token, and of so many of the most probable ones.
-
-        Example:
-            >>> *_, last = model.generate("Once upon a time", max_tokens=64)
-            >>> last.finish_reason, round(last.timings.generated_per_second)
-            ('length', 2100)
-        """
-        self._check_open()
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        if len(ids) == 0:
-            raise ValueError("the prompt has no tokens: this model does not begin a text by itself")
-        return self._generate(ids, sampling=sampling, max_tokens=max_tokens, stop=stop, logprobs=logprobs)
-
-    def _generate(self, ids: Sequence[int], **options: Any) -> Iterator[Step]:
-        with self._borrowed_session() as session:
-            yield from generate(session, self.tokenizer, ids, **options)
+        logger.debug("loaded %s: %s, n_ctx %d, %d threads", self.path, program.arch, self.n_ctx, self.n_threads)
 
     def chat(self, system: str | None = None, **options: Any) -> Chat:
         """Starts a conversation in a session of its own; see `Chat`.
@@ -230,6 +166,69 @@ class Model:
         with self._borrowed_session() as session:
             return session.evaluate(ids, want="all")
 
+    def score(self, text: str | Sequence[int], *, n_given: int = 1) -> Score:
+        """How probable the model finds a text.
+
+        Args:
+            text: a text (BOS is put in front if the model wants it), or token ids.
+            n_given: tokens at the beginning that are not scored.
+
+        Returns:
+            The log-probability of each token, with their sum and the perplexity.
+
+        Raises:
+            ClosedError: the model was closed.
+            ContextFullError: there are more than `n_ctx` tokens.
+            ValueError: there are fewer tokens than `n_given`.
+
+        Example:
+            >>> model.score("The cat sat on the mat.").total > model.score("The mat sat on the cat.").total
+            True
+        """
+        ids = self._prompt_ids(text)
+        with self._borrowed_session() as session:
+            return score(session, ids, n_given)
+
+    @overload
+    def embed(self, text: str, *, pooling: Pooling = "mean", normalize: bool = True) -> npt.NDArray[np.float32]: ...
+
+    @overload
+    def embed(
+        self, text: Sequence[str], *, pooling: Pooling = "mean", normalize: bool = True
+    ) -> npt.NDArray[np.float32]: ...
+
+    def embed(
+        self, text: str | Sequence[str], *, pooling: Pooling = "mean", normalize: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """A vector for each text: texts of like meaning have like vectors.
+
+        Args:
+            text: one text, or several.
+            pooling: of the vectors of its tokens: their ``"mean"``, the ``"last"`` one, or the first (``"cls"``).
+            normalize: to length 1, so that a dot product is the cosine.
+
+        Returns:
+            float32 ``(n_embd,)`` for one text, ``(len(text), n_embd)`` for several.
+
+        Raises:
+            ClosedError: the model was closed.
+            ContextFullError: a text has more than `n_ctx` tokens.
+            ValueError: there is no such pooling, or a text has no tokens.
+
+        Example:
+            >>> cat, kitten, car = model.embed(["a cat", "a kitten", "a car"])
+            >>> cat @ kitten > cat @ car
+            True
+        """
+        check_pooling(pooling)
+        texts = [text] if isinstance(text, str) else [*text]
+        vectors = np.zeros((len(texts), self._n_embd), np.float32)
+        with self._borrowed_session() as session:
+            for row, one in zip(vectors, texts, strict=True):
+                session.truncate(0)
+                row[:] = embed(session, self.program, self._prompt_ids(one), pooling, normalize)
+        return vectors[0] if isinstance(text, str) else vectors
+
     def session(self, *, n_ctx: int | None = None, n_threads: int | None = None) -> Session:
         """An empty `Session`, for those who evaluate tokens themselves. Close it when it is not needed any more.
 
@@ -253,6 +252,29 @@ class Model:
             self._put_back(idle)
         return self._new_session(*wanted)
 
+    def parallel(self, n_sessions: int) -> Parallel:
+        """Up to `n_sessions` sessions and chats for as many threads, whose steps are done together; see `Parallel`.
+
+        That is faster than sessions of their own, which take turns on the cores.
+
+        Args:
+            n_sessions: most at the same time; each holds `n_ctx` tokens.
+
+        Raises:
+            ClosedError: the model was closed.
+            ResourceError: they do not fit into memory.
+            ValueError: `n_sessions` is out of range.
+        """
+        self._check_open()
+        if n_sessions < 1:
+            raise ValueError(f"n_sessions is {n_sessions}, but must be at least 1")
+        return Parallel(
+            self._many_context(n_sessions * whole_blocks(self.n_ctx), n_sessions),
+            self.tokenizer,
+            self.metadata,
+            self.n_ctx,
+        )
+
     @property
     def metadata(self) -> Metadata:
         """The file's metadata."""
@@ -270,6 +292,11 @@ class Model:
     def n_vocab(self) -> int:
         """Number of tokens in the vocabulary."""
         return self.tokenizer.n_vocab
+
+    @property
+    def _n_embd(self) -> int:
+        program = self.program
+        return next(op.src[0].n_cols for op in program.ops if program.logits in op.dst)
 
     # ---- life ----
 
@@ -302,22 +329,38 @@ class Model:
             "<Model: closed>" if self._closed else f"<Model {self.path}: n_ctx {self.n_ctx}, {self.n_threads} threads>"
         )
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Model cannot be pickled: load the file in each process, which shares the weights' memory")
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this model is closed; load it again")
 
     def _new_session(self, n_ctx: int, n_threads: int) -> Session:
-        native = self._native
-        if native is None:
+        session = Session(self._checked_native(), n_ctx=n_ctx, n_threads=n_threads, kv_type=self.kv_type)
+        self._note(session)
+        return session
+
+    def _many_context(self, n_ctx: int, n_seq: int) -> Context:
+        context = Context(
+            self._checked_native(), n_ctx=n_ctx, n_threads=self.n_threads, kv_type=self.kv_type, n_seq=n_seq
+        )
+        self._note(context)
+        return context
+
+    def _checked_native(self) -> NativeProgram:
+        if self._native is None:
             raise ClosedError("this model is closed; load it again")
-        session = Session(native, n_ctx=n_ctx, n_threads=n_threads, kv_type=self._kv_type)
+        return self._native
+
+    def _note(self, made: Session | Context) -> None:
+        """Remembers what must be closed with the model."""
         with self._lock:
-            self._sessions.add(session)
+            self._sessions.add(made)
             closed = self._closed
         if closed:  # in another thread, meanwhile
-            session.close()
+            made.close()
             self._check_open()
-        return session
 
     @contextmanager
     def _borrowed_session(self) -> Iterator[Session]:
@@ -338,6 +381,19 @@ class Model:
             session.close()
 
 
+def _copied(path: str | PathLike[str]) -> GGUFFile:
+    """The file in memory, if there is room for it."""
+    with GGUFFile(path) as file:
+        needed = file.file_bytes
+    free = machine.available_memory()
+    if free is not None and needed > free:
+        raise ResourceError(
+            f"a copy of {fsdecode(path)} needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free: "
+            "map the file instead (copy=False)"
+        )
+    return GGUFFile(path, copy=True)
+
+
 def build_program(file: GGUFFile) -> Program:
     """The program of a file, by its architecture.
 
@@ -350,5 +406,5 @@ def build_program(file: GGUFFile) -> Program:
     name = file.metadata.get_str(keys.ARCHITECTURE)
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise UnsupportedModelError(f"{file.path}: architecture {name!r} is not implemented; iqrun runs {known}")
+        raise UnsupportedModelError(f"{file.path}: architecture {shown(name)} is not implemented; iqrun runs {known}")
     return ARCHITECTURES[name](file)

@@ -269,6 +269,15 @@ class Program:
         """Bytes of weights read to generate one token: what memory bandwidth divides to give the roof."""
         return sum(op.weight_bytes for op in self.ops)
 
+    def check_file(self) -> None:
+        """Makes sure that the weights are still those that were opened; nothing to do once the file is closed.
+
+        Raises:
+            GGUFError: another program wrote to the file.
+        """
+        if not self._file.closed:
+            self._file.check_unchanged()
+
     def has(self, name: str) -> bool:
         """Whether the file has such a tensor."""
         return name in self._file.tensors

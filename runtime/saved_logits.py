@@ -25,11 +25,12 @@ _HEADER_BYTES = len(_MAGIC) + 12
 
 
 class SavedLogits:
-    """Saved predictions, mapped: a chunk is decoded when it is asked for.
+    """Saved predictions, mapped: rows are decoded when they are asked for.
 
     Attributes:
         n_ctx: tokens per chunk.
         n_vocab: logits per place.
+        n_chunks: chunks saved.
         tokens: int32 ``(n_chunks, n_ctx)``; a BOS that took the place of a chunk's first token is not shown.
     """
 
@@ -70,10 +71,19 @@ class SavedLogits:
         if not all(same) or len(chunks) > self.n_chunks:
             raise ValueError(f"{self.path} was saved for another text, or for fewer chunks of it")
 
-    def chunk(self, index: int) -> Floats:
-        """Log-probabilities at the scored places of a chunk, float32 ``(places, n_vocab)``."""
-        start = self._start + index * self._n_places * self._row
-        rows = self._data[start : start + self._n_places * self._row].reshape(self._n_places, self._row)
+    def rows(self, index: int, first: int, end: int) -> Floats:
+        """Log-probabilities at some scored places of a chunk.
+
+        Args:
+            index: the chunk.
+            first: the first place, counted from 0 in each chunk.
+            end: the place behind the last.
+
+        Returns:
+            float32 ``(end - first, n_vocab)``.
+        """
+        start = self._start + (index * self._n_places + first) * self._row
+        rows = self._data[start : start + (end - first) * self._row].reshape(end - first, self._row)
         scale = rows[:, :4].copy().view(np.float32)
         least = rows[:, 4:8].copy().view(np.float32)
         codes = rows[:, 8:].copy().view(np.uint16)[:, : self.n_vocab]

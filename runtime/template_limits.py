@@ -21,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_SOURCE = 1_000_000  # characters of a template
+MAX_SOURCE = 65_536  # characters of a template, twice the longest known; compiling takes kilobytes for each
 MAX_CHARS = 4_000_000  # of any text while rendering, and of the result
 MAX_STEPS = 500_000
 MAX_SECONDS = 5.0

@@ -10,10 +10,11 @@ from platformdirs import user_data_path
 
 from iqrun import SamplingOptions
 from iqrun.chat import Chat
+from iqrun.cli.answer_view import AnswerView
 from iqrun.cli.conversations import Store
 from iqrun.cli.repl import Repl
 from iqrun.cli.settings import Settings
-from tests.test_chat import ScriptedModel
+from tests.scripted_model import ScriptedModel
 
 SPEED = re.compile(r"(\d+ tokens), [\d.]+ tokens/s")
 
@@ -44,7 +45,12 @@ class Screen:
 def loop(screen: Screen, *answers: str, n_ctx: int = 400, system: str | None = None, **options: Any) -> Repl:
     """The loop around a scripted model."""
     model = ScriptedModel(*answers, n_ctx=n_ctx)
-    options = {"store": Store(Path(user_data_path("iqrun"))), "write": screen.write, "note": screen.note, **options}
+    options = {
+        "store": Store(Path(user_data_path("iqrun"))),
+        "view": AnswerView(screen.write),
+        "note": screen.note,
+        **options,
+    }
     settings = Settings(SamplingOptions(temperature=0.0))
     return Repl(Chat(model, system=system), settings, model=model, **options)  # type: ignore[arg-type]
 

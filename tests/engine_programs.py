@@ -232,12 +232,14 @@ class Context:
         return batch
 
     def step(
-        self, tokens: Sequence[int], seqs: Sequence[int] | int = 0, want: Sequence[bool] | None = None
+        self, tokens: Sequence[int], seqs: Sequence[int] | int = 0, want: Sequence[bool] | None = None, way: int = 0
     ) -> np.ndarray:
         """Logits (number of wanted tokens, n_vocab)."""
+        batch = self.batch(tokens, seqs, want)
+        batch.way = way
         n_out = 1 if want is None else int(np.sum(want))
         out = np.full((n_out, self.program.model.buffers[self.program.model.output][0]), np.nan, np.float32)
-        check(lib.iq_step, self.handle, self.batch(tokens, seqs, want), pointer(out, "float *", writable=True))
+        check(lib.iq_step, self.handle, batch, pointer(out, "float *", writable=True))
         return out
 
     def begin(self, tokens: Sequence[int], seqs: Sequence[int] | int = 0, want: Sequence[bool] | None = None) -> None:
@@ -267,6 +269,14 @@ class Context:
 
     def copy_seq(self, src: int, dst: int, length: int) -> None:
         check(lib.iq_seq_copy, self.handle, src, dst, length)
+
+    def export_state(self, seq: int, length: int, size: int | None = None) -> np.ndarray:
+        data = np.empty(lib.iq_seq_state_bytes(self.handle, length) if size is None else size, np.uint8)
+        check(lib.iq_seq_export, self.handle, seq, length, pointer(data, "void *", writable=True), data.size)
+        return data
+
+    def import_state(self, seq: int, length: int, data: np.ndarray) -> None:
+        check(lib.iq_seq_import, self.handle, seq, length, pointer(data, "const void *"), data.size)
 
 
 class Reference:

@@ -2,85 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from iqrun.chat import Chat
 from iqrun.errors import ClosedError, ContextFullError, TemplateError
-from iqrun.gguf import GGUFFile
-from iqrun.models.demo import model_path
-from iqrun.tokenizer import Tokenizer
 from tests.gguf_builder import tiny_llama
-
-
-class ScriptedSession:
-    """A session whose model says what it is told to: token by token, then the end of the turn."""
-
-    def __init__(self, tokenizer: Tokenizer, answers: Iterable[str], n_ctx: int) -> None:
-        self.n_ctx = n_ctx
-        self.evaluated: list[list[int]] = []
-        self.fail_at: BaseException | None = None
-        self._tokens: list[int] = []
-        self._n_vocab = tokenizer.n_vocab
-        self._script = self._next_tokens(tokenizer, answers)
-
-    @staticmethod
-    def _next_tokens(tokenizer: Tokenizer, answers: Iterable[str]) -> Iterator[int]:
-        end = tokenizer.token_id("<|end|>")
-        assert end is not None
-        for answer in answers:
-            yield from tokenizer.encode(answer, add_special=False)
-            yield end
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        return tuple(self._tokens)
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def recent(self, n: int) -> list[int]:
-        return self._tokens[-n:] if n > 0 else []
-
-    def truncate(self, length: int) -> None:
-        del self._tokens[length:]
-
-    def close(self) -> None:
-        self._tokens.clear()
-
-    def evaluate(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        if self.fail_at is not None:
-            error, self.fail_at = self.fail_at, None
-            raise error
-        if len(self._tokens) + len(ids) > self.n_ctx:
-            raise ContextFullError("no room")
-        self._tokens += ids
-        self.evaluated.append(list(ids))
-        logits = np.zeros(self._n_vocab, np.float32)
-        logits[next(self._script)] = 9.0
-        return logits
-
-
-class ScriptedModel:
-    """The demo model's vocabulary and template around a scripted session."""
-
-    def __init__(self, *answers: str, n_ctx: int = 200) -> None:
-        self._file = GGUFFile(model_path())
-        self.tokenizer = Tokenizer.from_gguf(self._file)
-        self.path = "scripted.gguf"
-        self.only_session = ScriptedSession(self.tokenizer, answers, n_ctx)
-
-    @property
-    def metadata(self) -> Any:
-        return self._file.metadata
-
-    def session(self) -> ScriptedSession:
-        return self.only_session
+from tests.scripted_model import ScriptedModel, ScriptedSession
 
 
 def start(*answers: str, n_ctx: int = 200, **options: Any) -> tuple[Chat, ScriptedSession]:

@@ -1,25 +1,22 @@
-"""`iqrun chat` and `iqrun demo`: exact transcripts with a scripted model, pipes, and a real terminal."""
+"""`iqrun chat` and `iqrun demo`: exact transcripts with a scripted model, and pipes."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iqrun import Model
-from iqrun import load as iqrun_load
 from iqrun.cli import demo
 from iqrun.cli.main import main
+from iqrun.errors import IqrunError
 from iqrun.models.demo import model_path
 from tests.chat_screen import Screen, loop, transcript
-from tests.test_chat import ScriptedSession
+from tests.scripted_model import ScriptedSession
 
 
 def test_a_conversation() -> None:
@@ -79,7 +76,8 @@ def test_set() -> None:
     text = transcript([], "/set", "/set temp 0.5", "/set top-k 3", "/set seed 7", "/set seed none", "/set n 5", "/set")
     lines = [line[1:-1] for line in text.splitlines() if line.startswith("(")]
     assert lines[0] == "temp 0.0  top-k 40  top-p 0.95  min-p 0.05  seed none  repeat-last-n 64"
-    assert lines[-1].endswith("logit-bias none  ignore-eos off  n 5")
+    assert lines[-2] == "logit-bias none  ignore-eos off  n 5  think dim  context-full drop"
+    assert lines[-1] == "lookup off  keep-state off"
     assert "temp 0.5  top-k 3  top-p 0.95  min-p 0.05  seed none  repeat-last-n 64" in lines
     assert [line for line in lines if re.match(r"(temp|top-k|seed|n) \S+$", line)] == [
         "temp 0.5",
@@ -90,7 +88,7 @@ def test_set() -> None:
     ]
     text = transcript([], "/set temp hot", "/set temp -1", "/set frob 1", "/set frob", "/set n 0", "/set")
     assert text.count("(error: ") == 5
-    assert text.count("there is no option frob; there are temp, top-k") == 2 and "(temp 0.0  top-k 40  " in text
+    assert text.count("there is no option frob; /set lists them") == 2 and "(temp 0.0  top-k 40  " in text
     text = transcript(
         [], "/set logit-bias 5+1 7-inf", "/set samplers kt", '/set dry-sequence-breaker "\\n" ab', "/set top-k"
     )
@@ -142,7 +140,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ScriptedSession, "evaluate", interrupted)
     text = transcript(["One two three four five six seven."], "Count", "/stats", "/exit")
-    assert re.search(r"> Count\nOne.*\n\(\[stopped\]\)\n> /stats\n\(no answer yet; .*; 2 messages\)\n> /exit\n", text)
+    assert re.search(r"> Count\nOne.*\n\(\[stopped\]\)\n> /stats\n\(3 tokens, .* \(stopped\); .*; 2 messages\)\n", text)
     assert "seven" not in text
 
 
@@ -221,6 +219,39 @@ def test_demo_makes_damaged_files_anew(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list(path.parent.iterdir())) == 1
 
 
+def test_demo_tells_of_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written, the message names the folder and the variable."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IQRUN_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(IqrunError, match=r"file/cache: Not a directory; .* IQRUN_CACHE"):
+        demo.prepare("IQ3_K")
+
+
+def test_demo_notices_another_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of an older build is not taken for one of this."""
+    source = model_path()
+    before = demo._cache_path(source, "IQ3_K")
+    assert before == demo._cache_path(source, "IQ3_K") != demo._cache_path(source, "IQ4_K")
+    files = demo._quantizer_files()
+    assert any("_native" in path.name for path in files) and any(path.parent.name == "quantizer" for path in files)
+    changed = tmp_path / "changed.so"
+    changed.write_bytes(files[0].read_bytes() + b"x")
+    monkeypatch.setattr(demo, "_quantizer_files", lambda: [changed, *files[1:]])
+    assert demo._cache_path(source, "IQ3_K") != before
+
+
+def test_a_conversation_is_gone_on_with() -> None:
+    """--load; a name that does not exist is an error at once."""
+    words = ["chat", "-m", str(model_path()), "--temp", "0", "-n", "4"]
+    assert iqrun(*words, "--keep-state", typed="Hi\n/save talk\n").returncode == 0
+    done = iqrun(*words, "--load", "talk", typed="And?\n/list\n")
+    assert done.returncode == 0 and "loaded 2 messages" in done.stderr
+    found = re.search(r"^(\d+) tokens need not be read again\n", done.stderr, re.M)
+    assert found is not None and re.search(r"; prompt \d tokens", done.stderr)
+    done = iqrun(*words, "--load", "nothing", typed="Hi\n")
+    assert done.returncode == 2 and "no conversation nothing" in done.stderr and done.stdout == ""
+
+
 def test_demo_refuses_unknown_types(capsys: pytest.CaptureFixture[str]) -> None:
     """In one line, before anything is done."""
     with pytest.raises(SystemExit, match="2"):
@@ -242,6 +273,16 @@ def test_chat_through_a_pipe() -> None:
     assert same.returncode == 0, same.stderr
 
 
+def test_options_of_generation_reach_the_answers() -> None:
+    """Guessing changes no word; a form is kept; a mistake in it is told before anything is loaded."""
+    words = ["chat", "-m", str(model_path()), "--temp", "0", "-n", "20"]
+    typed = "Tell me a story about a cat.\nTell me a story about a cat.\n"
+    assert iqrun(*words, typed=typed).stdout == iqrun(*words, "--lookup", typed=typed).stdout != ""
+    assert iqrun(*words, "--json", typed="Hi\n").stdout.startswith("{")
+    done = iqrun("chat", "-m", "no-such-model", "--json-schema", "no-such-file")
+    assert done.returncode == 1 and "no-such-file" in done.stderr and "no-such-model" not in done.stderr
+
+
 def test_chat_without_a_model() -> None:
     """A pipe cannot answer the offer of the demo: the message says what to do."""
     done = iqrun("chat", typed="Hi\n")
@@ -254,95 +295,3 @@ def test_wrong_options_are_told_before_loading(words: list[str], capsys: pytest.
     """Even where the model does not exist."""
     assert main(["chat", "-m", "no-such-file", *words]) == 2
     assert "no-such-file" not in capsys.readouterr().err
-
-
-def test_in_a_terminal(tmp_path: Path) -> None:
-    """Start, answer, Ctrl-C in an answer, several lines, history, Ctrl-D: through a real pseudo-terminal."""
-    pexpect = pytest.importorskip("pexpect")
-    environment = {**os.environ, "TERM": "xterm", "LANG": "C.UTF-8", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    words = ["-m", "iqrun.cli.main", "demo", "--temp", "0", "-n", "60"]
-    child = pexpect.spawn(sys.executable, words, env=environment, encoding="utf-8", timeout=30, dimensions=(24, 100))
-    child.expect("Tell me a story about a cat.")
-    child.expect(">")
-    child.send("Tell me a story about a cat.\r")
-    child.expect("Once upon a time")
-    child.expect(r"\[\d+ tokens, \d+ tokens/s; prompt \d+ tokens, \d+ tokens/s; context \d+/1024\]")
-    child.expect(">")
-    child.send("/set n none\r")
-    child.expect("n none")
-    child.expect(">")
-    child.send("first\x1b\rsecond\r")  # Alt-Enter between the lines
-    child.expect(r"second.*[a-z]{3}")
-    child.sendintr()
-    child.expect(r"stopped|leaves|context \d+/1024")
-    child.expect(">")
-    child.send("/undo\r")
-    child.expect("took back: ")
-    child.expect(">")
-    child.send("/claer\r")
-    child.expect("did you mean /clear")
-    child.expect(">")
-    child.sendintr()
-    child.expect("Ctrl-D or /exit leaves")
-    child.expect(">")
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    history = (tmp_path / "data" / "iqrun" / "chat_history").read_text(encoding="utf-8")
-    assert "+Tell me a story about a cat." in history and "+first\n+second\n" in history
-
-
-def test_in_a_narrow_terminal() -> None:
-    """Forty columns: words stay whole; Tab completes; the clipboard is the terminal's; several lines; saved talks."""
-    pexpect = pytest.importorskip("pexpect")
-    environment = {**os.environ, "TERM": "xterm", "LANG": "C.UTF-8", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    words = ["-m", "iqrun.cli.main", "demo", "--temp", "0", "-n", "60"]
-    child = pexpect.spawn(sys.executable, words, env=environment, encoding="utf-8", timeout=30, dimensions=(24, 40))
-    child.expect("/help lists")
-    child.expect(">")
-    child.send("Tell me a story about a cat.\r")
-    child.expect("Once upon a time")
-    child.expect(r"\[60 tokens")
-    answer = on_screen("Once upon a time" + child.before)
-    assert max(map(len, answer)) <= 39 and len(answer) > 3
-    with iqrun_model() as model:
-        expected = "".join(model.chat().send("Tell me a story about a cat.", temperature=0.0, max_tokens=60))
-    assert " ".join(" ".join(answer).split()) == " ".join(expected.split())
-    child.expect(">")
-    child.send("/cop\t")
-    child.expect("y")
-    child.send("\r")
-    child.expect(r"\x1b\]52;c;([A-Za-z0-9+/=]+)\x07")
-    assert b64decode(child.match[1]).decode() == expected
-    child.expect(">")
-    child.send("/save talk\r")
-    child.expect("/load talk brings it back")
-    child.expect(">")
-    child.send("/multiline\r")
-    child.expect("Alt-Enter sends")
-    child.expect(">")
-    child.send("/multiline\r")
-    child.expect("Enter sends")
-    child.expect(">")
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-
-
-def iqrun_model() -> Model:
-    return iqrun_load(demo.prepare(demo.DEFAULT_TYPE), n_ctx=1024)
-
-
-def on_screen(sent: str) -> list[str]:
-    """The lines of what was sent to a terminal, with words taken back where the wrapper did so."""
-    lines = [""]
-    for part in re.findall(r"\x1b\[\d*[DK]|\r?\n|[^\x1b\r\n]+", sent):
-        if part.endswith("\n"):
-            lines.append("")
-        elif part.endswith("D") and part.startswith("\x1b"):
-            lines[-1] = lines[-1][: -int(part[2:-1])]
-        elif not part.startswith("\x1b"):
-            lines[-1] += part
-    return lines

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from iqrun.cli import commands
+from iqrun.cli import file_commands
 from iqrun.cli.commands import COMMANDS
+from iqrun.cli.settings import Settings
 from tests.chat_screen import Screen, loop, transcript
 
 
@@ -32,6 +33,18 @@ def test_help_lists_every_command() -> None:
     text = transcript([], "/help")
     for name, command in COMMANDS.items():
         assert (f"(  /{name} {command.usage or ''}".rstrip() in text) == (command.usage is not None)
+
+
+def test_help_explains_one_command() -> None:
+    """With the options where it is /set; a wrong name suggests the nearest."""
+    assert notes(transcript([], "/help undo", "/help /bye", "/help udno")) == [
+        "  /undo                take back the last question and its answer",
+        "  /exit                leave (also /bye, Ctrl-D)",
+        "error: unknown command /udno; did you mean /undo?",
+    ]
+    lines = notes(transcript([], "/help set"))
+    for name in Settings.names():
+        assert sum(line.startswith(f"  {name} ") for line in lines) == 1
 
 
 def test_edit_answers_another_question() -> None:
@@ -114,6 +127,69 @@ def test_damaged_conversations_are_told(content: str, tmp_path: Path) -> None:
     first, second = notes(transcript([], "/load colors", "/list"))
     assert first.startswith("error: ") and "colors.json" in first
     assert "cannot be read" in second
+
+
+def test_state_is_kept_if_asked_for(tmp_path: Path) -> None:
+    """Beside the text; what it holds need not be read again; /list tells its size; a later /save takes it away."""
+    screen = Screen("One", "/save a", "/list", "/set keep-state on", "/save a", "/list", "/exit")
+    loop(screen, "Red.").run(screen.read)
+    first, listed, _, second, listed_again = notes(screen.text)
+    assert first == "saved; /load a brings it back" and "state" not in listed
+    assert re.fullmatch(r"saved with \d+ tokens of state, \d+ B; /load a brings it back", second)
+    assert re.search(r"  \d+ B of state$", listed_again)
+    screen = Screen("/load a", "Two", "/set keep-state off", "/save a", "/exit")
+    repl = loop(screen, "Blue.")
+    repl.run(screen.read)
+    assert re.fullmatch(r"\d+ tokens need not be read again", notes(screen.text)[1])
+    assert len(repl.model.session().evaluated[0]) < 8  # type: ignore[attr-defined]
+    assert [path.suffix for path in tmp_path.rglob("a.*")] == [".json"]
+
+
+def test_a_damaged_state_is_told_and_not_needed(tmp_path: Path) -> None:
+    """The text is read again."""
+    transcript(["Red."], "One", "/set keep-state on", "/save a")
+    (path,) = tmp_path.rglob("a.state")
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_bytes(b"x" + path.read_bytes())
+    text = transcript(["Blue."], "/load a", "Two")
+    assert "(loaded 2 messages)\n([its state is of no use, the text will be read again: this state is damaged])" in text
+    assert "Blue.\n" in text
+
+
+def test_thinking_is_saved_apart(tmp_path: Path) -> None:
+    """In JSON under its own key, in Markdown folded away; it comes back."""
+    transcript(["<think>Hm.</think>Red."], "One", "/save a", "/export a.json", "/export a.md")
+    turn = {"role": "assistant", "content": "Red.", "reasoning_content": "Hm."}
+    assert json.loads((tmp_path / "a.json").read_text())["messages"][1] == turn
+    assert "<details><summary>Thinking</summary>\n\nHm.\n\n</details>\n\nRed.\n" in (tmp_path / "a.md").read_text()
+    screen = Screen("/load a", "/exit")
+    repl = loop(screen)
+    repl.run(screen.read)
+    assert repl.chat.messages[1] == turn
+
+
+def test_stats_of_an_answer() -> None:
+    """Speed, context, messages."""
+    (stats,) = re.findall(r"\((\d+ tokens, .*messages)\)", transcript(["Red."], "One", "/stats"))
+    assert re.fullmatch(r"3 tokens, N tokens/s; prompt 5 tokens, N tokens/s; context \d+/400; 2 messages", stats)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("drop", r"the oldest \d messages"), ("shift", r".*\d+ letters of the (next|oldest) ones")]
+)
+def test_what_is_left_out_is_told(policy: str, expected: str) -> None:
+    """Once for each time."""
+    text = transcript(["word " * 10] * 3, f"/set context-full {policy}", *["A question of some words."] * 3, n_ctx=60)
+    found = re.findall(r"\(\[the model does not see (.*) any more: the context was full\]\)", text)
+    assert 1 <= len(found) <= 2 and re.fullmatch(expected, found[0])
+
+
+def test_a_full_context_that_stops() -> None:
+    """The question is refused with what to do, and /undo makes room."""
+    lines = ["/set context-full stop", "A question of some words.", "A question of some words. " * 4, "/undo", "Short"]
+    text = transcript(["word " * 10] * 3, *lines, n_ctx=40)
+    assert re.search(r"\(error: the conversation has \d+ tokens .* holds 40: begin anew, .* context_full to drop", text)
+    assert "> Short\nword " in text
 
 
 def test_a_later_version_is_told(tmp_path: Path) -> None:
@@ -215,6 +291,9 @@ def test_show() -> None:
         ("/re", ["/regen", "/read"]),
         ("/set xtc", ["xtc-probability", "xtc-threshold"]),
         ("/set temp 0", []),
+        ("/set think ", ["show", "dim", "hide"]),
+        ("/set keep-state of", ["off"]),
+        ("/help st", ["stats"]),
         ("/load co", ["colors"]),
         ("/read no", ["notes/", "notes.txt"]),
         ("/read notes/", ["notes/a.txt"]),
@@ -228,5 +307,5 @@ def test_completion(text: str, found: list[str], tmp_path: Path) -> None:
     (tmp_path / "notes" / "a.txt").touch()
     (tmp_path / "notes.txt").touch()
     repl: Any = loop(Screen(), "Red.")
-    repl.store.save("colors", commands._conversation(repl))
+    repl.store.save("colors", file_commands.conversation(repl))
     assert repl.complete(text) == found

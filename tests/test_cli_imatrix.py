@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from iqrun.cli.main import main
+from iqrun.gguf import GGUFFile
 from iqrun.quantizer import GramFile, read_imatrix
+from iqrun.quantizer.sensitivity import sensitivities
 from tests.gguf_builder import tiny_llama
 
 TEXT = "one two three four five six seven eight nine ten " * 8
@@ -71,6 +73,21 @@ def test_show_prints_a_table(source: Path, tmp_path: Path, capsys: pytest.Captur
     assert "15 tensors" in lines[-1]
 
 
+def test_show_rates_the_tensors_of_a_model(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished matrix and -m: the most sensitive tensors first; without the model there is no such number."""
+    out = tmp_path / "m.dat"
+    assert compute(source, out) == 0
+    capsys.readouterr()
+    assert imatrix("--merge", out, "--show", "-m", source, "--json") == 0
+    with GGUFFile(source) as file:
+        expected = sensitivities(file, read_imatrix(out))
+    rows = json.loads(capsys.readouterr().out)["tensors"]
+    assert [row["sensitivity"] for row in rows] == sorted((expected[row["name"]] for row in rows), reverse=True)
+    assert len({row["sensitivity"] for row in rows}) > 5
+    assert imatrix("--merge", out, "--show", "--json") == 0
+    assert {row["sensitivity"] for row in json.loads(capsys.readouterr().out)["tensors"]} == {None}
+
+
 def test_merge_and_resume(source: Path, tmp_path: Path) -> None:
     """Files add up with and without a run of one's own; resuming a finished or fresh job just runs it."""
     assert compute(source, tmp_path / "a.gguf", "--resume") == 0
@@ -102,6 +119,9 @@ def test_quantize_takes_it(source: Path, tmp_path: Path, capsys: pytest.CaptureF
         ["-m", "a.gguf", "-f", "b.txt"],
         ["--merge", "a.gguf"],
         ["--show"],
+        ["--show", "-m", "a.gguf"],
+        ["--merge", "a", "-m", "a.gguf", "-o", "b.dat"],
+        ["--merge", "a", "-f", "b.txt", "--show"],
         ["--merge", "a", "--merge", "b", "--show"],
         ["--merge", "a", "-o", "b.dat", "--full"],
         ["--merge", "a", "-o", "b.dat", "--ctx", "x"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from iqrun.cli.main import main
@@ -94,3 +95,18 @@ def test_bad_file_and_misuse(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as stop:
         inspect()
     assert stop.value.code == 2
+
+
+def test_check_reads_every_weight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--check: code 0 and one line for a sound file; code 1 with tensor, counts and place for a damaged one."""
+    assert inspect(tiny_llama(tmp_path / "m.gguf"), "--check") == 0
+    assert "check: 0 of 21 tensors are damaged; 0 were compared with a hash" in capsys.readouterr().out
+    raw = RawGGUF()
+    raw.add_tensor("bad", (4, 2), F32, np.array([0, 0, 0, 0, 0, np.nan, np.inf, 0], np.float32).tobytes())
+    raw.add_tensor("other", (256, 1), 18, bytes(98))
+    assert inspect(raw.write(tmp_path / "bad.gguf"), "--check") == 1
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["bad", "F32", "1", "1", "row", "1", "column", "1"] in lines
+    assert inspect(tmp_path / "bad.gguf", "--check", "--json") == 1
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)["check"]}
+    assert (found["bad"]["n_nan"], found["bad"]["first"], found["other"]["n_nan"]) == (1, [1, 1], None)

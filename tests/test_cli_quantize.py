@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from iqrun.cli.main import main
+from iqrun.cli.options import byte_size
 from iqrun.gguf import GGUFFile
 from tests.gguf_builder import tiny_llama
 
@@ -51,6 +52,34 @@ def test_json_report(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {"name", "shape", "source", "target", "bpw", "relative_error", "fallback"} <= set(report["tensors"][0])
 
 
+def test_calibrate_and_feedback(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both write files of the same size and other bytes; options that do not go together are refused."""
+    text, matrix, plain = tmp_path / "text.txt", tmp_path / "full.gguf", tmp_path / "plain.gguf"
+    text.write_text("the dog ran to the house and took the bread " * 20)
+    assert main(["imatrix", "-m", str(source), "-f", str(text), "-o", str(matrix), "--full", "--ctx", "32"]) == 0
+    assert quantize(source, plain, "IQ2_K", "--imatrix", matrix) == 0
+    for name, options in (("a", ["--imatrix", matrix, "--feedback"]), ("b", ["--calibrate", text, "--ctx", 32])):
+        assert quantize(source, tmp_path / name, "IQ2_K", *options) == 0
+        assert (tmp_path / name).stat().st_size <= plain.stat().st_size
+        assert (tmp_path / name).read_bytes() != plain.read_bytes()
+    capsys.readouterr()
+    assert quantize(source, tmp_path / "c", "IQ2_K", "--feedback") == 2
+    assert "--imatrix" in capsys.readouterr().err
+    assert quantize(source, tmp_path / "c", "IQ2_K", "--calibrate", text, "--ctx", 4096) == 2
+    assert "tokens" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_report_file(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--report writes the charts beside the table; a name that cannot be is told before any work."""
+    page, out = tmp_path / "report.html", tmp_path / "out.gguf"
+    assert quantize(source, out, "IQ4_K", "--report", tmp_path / "report.gif") == 2
+    assert "must end in one of" in capsys.readouterr().err
+    assert not out.exists()
+    assert quantize(source, out, "IQ4_K", "--report", page, "--effort", "fast") == 0
+    assert "blk.0.attn_q.weight" in page.read_text(encoding="utf-8")
+
+
 def test_options_reach_the_quantizer(source: Path, tmp_path: Path) -> None:
     """Overrides, pure, keep-f32 and the types of embedding and output."""
     out = tmp_path / "out.gguf"
@@ -76,6 +105,31 @@ def test_dry_run_writes_nothing(source: Path, tmp_path: Path, capsys: pytest.Cap
     assert size == out.stat().st_size
 
 
+def test_searched_mix(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A target instead of a type, measured on a text, in several files, with hashes."""
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat " * 200)
+    words = ["--target-bpw", "4.5", "--include-types", "iq2_k, IQ4_K,iq6_k", "--measure", text]
+    assert quantize(source, tmp_path / "out.gguf", *words, "--max-shard-size", "250K", "--hash", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 4.3 < report["bpw"] <= 4.5
+    assert {"F32", "IQ2_K", "IQ4_K", "IQ6_K"} >= {tensor["target"] for tensor in report["tensors"]}
+    shards = sorted(tmp_path.glob("out-*-of-*.gguf"))
+    assert len(shards) > 1
+    assert all(path.stat().st_size <= 250_000 for path in shards)
+    assert quantize(source, tmp_path / "best.gguf", "IQ3_K", "--best-mix", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("IQ3_K: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("123", 123), ("2G", 2 * 10**9), ("1.5 GiB", 3 << 29), ("700m", 700 * 10**6), ("2KB", 2000), ("10kib", 10240)],
+)
+def test_sizes_as_people_write_them(text: str, n_bytes: int) -> None:
+    """K, M and G are decimal, KiB and so on binary."""
+    assert n_bytes == byte_size(text)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -92,6 +146,13 @@ def test_dry_run_writes_nothing(source: Path, tmp_path: Path, capsys: pytest.Cap
         ["a", "b", "IQ3_K", "--tensor-type", "(=IQ3_K"],
         ["a", "b", "IQ3_K", "--keep-f32", "["],
         ["a", "b", "IQ3_K", "--output-type", ""],
+        ["a", "b", "IQ3_K", "--target-bpw", "3"],
+        ["a", "b", "IQ3_K", "--include-types", "IQ3_K"],
+        ["a", "b", "IQ3_K", "--measure", "text"],
+        ["a", "b", "--target-size", "2X"],
+        ["a", "b", "--target-bpw", "3", "--include-types", "IQ9"],
+        ["a", "b", "--target-bpw", "3", "--target-size", "2G"],
+        ["a", "b", "IQ3_K", "--max-shard-size", "-1"],
     ],
 )
 def test_misuse_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +200,16 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         quantize("-h")
     text = capsys.readouterr().out
     assert not stop.value.code
-    for word in ("--imatrix", "--pure", "--tensor-type", "--dry-run", "--overwrite", "examples:", "IQ3_K --imatrix"):
+    for word in (
+        "--imatrix",
+        "--pure",
+        "--resume",
+        "--target-size",
+        "--dry-run",
+        "--overwrite",
+        "examples:",
+        "IQ3_K --imatrix",
+    ):
         assert word in text
 
 

@@ -78,6 +78,39 @@ def test_every_letter_is_shown_at_once() -> None:
     assert [wrap.feed(piece) for piece in ("Hel", "lo", ", ", "w")] == ["Hel", "lo", ", ", "w"]
 
 
+def test_styles_change_only_where_they_do() -> None:
+    """A sequence for each change; none inside a run; a new line and the end are plain."""
+    wrap = WordWrap(lambda: 80)
+    sent = wrap.feed("ab", "1") + wrap.feed("c", "1") + wrap.feed("d") + wrap.feed("e", "3") + wrap.feed("\nf", "3")
+    assert sent == "\x1b[0;1mabc\x1b[0md\x1b[0;3me\x1b[0m\n\x1b[0;3mf"
+    assert wrap.end() == "\x1b[0m\n"
+
+
+def test_a_word_taken_back_keeps_its_styles() -> None:
+    """Each letter has its own on the next line."""
+    wrap = WordWrap(lambda: 10)
+    assert wrap.feed("one two ") + wrap.feed("a", "1") == "one two \x1b[0;1ma"
+    assert wrap.feed("b") == "\x1b[1D\x1b[K\x1b[0m\n\x1b[0;1ma\x1b[0mb"
+
+
+def test_lines_that_go_on_hang() -> None:
+    """Under the text of a list item; not after the text's own new line, and not where it would leave no room."""
+    wrap = WordWrap(lambda: 10)
+    wrap.hang = "  "
+    assert wrap.feed("- one twoo three") == "- one two\x1b[3D\x1b[K\n  twoo th\x1b[2D\x1b[K\n  three"
+    assert wrap.feed("\none two three") == "\none two t\x1b[1D\x1b[K\nthree"
+    wrap.hang = "      "
+    assert wrap.feed("\n") + wrap.feed("a" * 12) == "\n" + "a" * 9 + "\n" + "a" * 3
+
+
+def test_verbatim_text_breaks_anywhere() -> None:
+    """Blanks are kept; signs of several code points stay together."""
+    wrap = WordWrap(lambda: 6)
+    wrap.verbatim = True
+    assert wrap.feed("a  b c  d") == "a  b \nc  d"
+    assert wrap.feed("\nabc👩‍👩‍👧e\u0301f") == "\nabc👩‍👩‍👧\ne\u0301f"
+
+
 def test_a_resized_terminal_is_noticed() -> None:
     """The width is asked for with each piece."""
     width = 20

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import iqrun
-from iqrun.evaluate import divergence, perplexity
+from iqrun import evaluate
+from iqrun.evaluate import divergence, divergences, perplexity
+from iqrun.scores import Pairs
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "models" / "demo" / "stories-13m-f16.gguf"
@@ -23,6 +25,7 @@ class FakeModel:
     """Predicts the same distribution everywhere; a text is its tokens, written as digits."""
 
     n_vocab = N_VOCAB
+    path = "fake.gguf"
 
     def __init__(self, probabilities: list[float], add_bos: bool = False) -> None:
         self.log_p = np.log(np.asarray(probabilities, np.float32))
@@ -59,11 +62,11 @@ def test_scored_tokens_and_stderr_are_llama_cpps() -> None:
 
 
 def test_each_chunk_begins_with_bos_where_the_model_wants_it() -> None:
-    """BOS takes the place of each chunk's first token."""
+    """BOS takes the place of each chunk's first token; the last token predicts nothing that is scored."""
     for add_bos, first in ((True, 7), (False, 0)):
         fake = FakeModel([1 / 8] * 8, add_bos=add_bos)
         perplexity(fake, "01234561" * 2, n_ctx=8)  # type: ignore[arg-type]
-        assert fake.seen == [[first, 1, 2, 3, 4, 5, 6, 1]] * 2
+        assert fake.seen == [[first, 1, 2, 3, 4, 5, 6]] * 2
 
 
 def test_divergence_of_two_distributions_is_the_textbook_s() -> None:
@@ -75,6 +78,47 @@ def test_divergence_of_two_distributions_is_the_textbook_s() -> None:
     assert result.same_top1 == 0.0
     same = divergence(FakeModel(p), FakeModel(p), "01234567" * 2, n_ctx=8)  # type: ignore[arg-type]
     assert (same.mean_kld, same.same_top1) == (pytest.approx(0.0, abs=1e-9), 1.0)
+
+
+def test_percentiles_are_those_of_the_tokens() -> None:
+    """A thousand divergences, whose percentiles are known: the quantiles of 0, 1, ... 999 thousandths."""
+    pairs = Pairs()
+    for start in range(0, 1000, 100):
+        wanted = np.arange(start, start + 100) / 1000
+        q = _q_with_divergence(wanted)
+        pairs.add(np.log(q), np.full((100, 2), -log(2)), np.zeros(100, np.int64))
+    result = pairs.result(1)
+    found = (result.mean_kld, result.kld_p50, result.kld_p90, result.kld_p99, result.kld_p999, result.kld_max)
+    assert found == pytest.approx((0.4995, 0.4995, 0.8991, 0.98901, 0.998001, 0.999), abs=1e-9)
+    assert result.kld_stderr == pytest.approx(np.std(np.arange(1000) / 1000) / np.sqrt(999), rel=1e-9)
+
+
+def _q_with_divergence(kld: np.ndarray) -> np.ndarray:
+    """(q, 1 - q) from which the fair coin diverges by `kld`: -log(4 q (1 - q)) / 2."""
+    q = 0.5 - 0.5 * np.sqrt(1 - np.exp(-2 * kld))
+    return np.stack([q, 1 - q], axis=1)
+
+
+def test_results_do_not_depend_on_how_much_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few logits at a time, or a chunk's at once: the same numbers, for several models as for each alone."""
+    text = (ROOT / "tests" / "data" / "story.txt").read_text(encoding="utf-8")
+    with iqrun.load(DEMO, n_ctx=64) as model, iqrun.load(DEMO, n_ctx=64, kv_type="f32") as base:
+        whole = iqrun.divergence(model, base, text, n_ctx=64, max_chunks=2)
+        alone = iqrun.perplexity(model, text, n_ctx=64, max_chunks=2)
+        monkeypatch.setattr(evaluate, "_STEP_VALUES", 10 * model.n_vocab)
+        monkeypatch.setattr(evaluate, "_BLOCK_VALUES", 3 * model.n_vocab)
+        pieces, itself = divergences([model, base], base, text, n_ctx=64, max_chunks=2)
+    assert 0 < pieces.mean_kld == pytest.approx(whole.mean_kld, rel=1e-6)
+    assert pieces.model.ppl == pytest.approx(whole.model.ppl, rel=1e-9) == pytest.approx(alone.ppl, rel=1e-9)
+    assert (itself.mean_kld, itself.same_top1) == (pytest.approx(0, abs=1e-12), 1.0)
+
+
+def test_models_with_other_vocabularies_are_refused() -> None:
+    """The error names both files."""
+    a, b = FakeModel([1 / 8] * 8), FakeModel([1 / 8] * 8, add_bos=True)
+    a.path, b.path = "a.gguf", "b.gguf"
+    with pytest.raises(ValueError, match=r"b\.gguf and a\.gguf do not have the same vocabulary"):
+        divergences([a, b], a, "01234567" * 2, n_ctx=8)  # type: ignore[list-item, arg-type]
 
 
 def test_progress_and_max_chunks() -> None:

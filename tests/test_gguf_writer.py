@@ -208,8 +208,7 @@ def test_disk_full_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr(os, "fsync", fail)
         with GGUFWriter(tmp_path / "m.gguf", plan) as writer:
             if where == "write":
-                assert writer._file is not None
-                monkeypatch.setattr(writer, "_file", _FullDisk(writer._file))
+                monkeypatch.setattr(writer._part, "_file", _FullDisk(writer._part._file))
             writer.write(bytes(16))
     assert list(tmp_path.iterdir()) == []
 

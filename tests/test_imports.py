@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"runtime": "iqrun", "models": "iqrun.models", "cli": "iqrun.cli"}
-HEAVY = {"jinja2", "tokenizers", "sentencepiece", "prompt_toolkit", "platformdirs"}
+HEAVY = {"jinja2", "tokenizers", "sentencepiece", "prompt_toolkit", "platformdirs", "PIL"}
 
 # Part of the package -> what it may import. A part may always import from within itself.
 ARROWS: dict[str, set[str]] = {
@@ -25,13 +25,37 @@ ARROWS: dict[str, set[str]] = {
     "models": {"errors", "gguf", "hparams", "program"},
     "machine": {"native"},
     "lowering": {"native", "program"},
-    "session": {"errors", "formats", "lowering", "machine", "native", "program"},
+    "allocation": {"errors", "formats", "lowering", "machine", "native"},
+    "steps": {"native", "program"},
+    "context": {"allocation", "errors", "lowering", "native", "program", "steps"},
+    "state": {"errors", "formats", "lowering", "program"},
+    "session": {"allocation", "context", "errors", "lowering", "program", "state", "steps"},
     "sampling": {"errors"},
-    "generate": {"sampling"},
+    "records": {"sampling"},
+    "stops": set(),
+    "writer": {"records", "sampling", "stops"},
+    "lookup": {"steps"},
+    "grammar": {"errors", "sampling", "tokenizer", "writer"},
+    "scores": {"errors"},
+    "numbers": {"errors", "program", "scores", "session"},
+    "batch": {"context", "records", "steps", "writer"},
+    "cancellation": {"errors"},
+    "aio": {"cancellation"},
+    "log": set(),
+    "text_tables": set(),
+    "whole_file": set(),
+    "charts": {"text_tables", "whole_file"},
+    "warm": {"program"},
+    "generate": {"errors", "grammar", "lookup", "records", "sampling", "stops", "writer"},
+    "texts": {
+        *("aio", "batch", "cancellation", "context", "errors", "generate", "grammar", "records", "sampling"),
+        *("session", "tokenizer", "writer"),
+    },
 }
 LOW = set(ARROWS)
-ARROWS["model"] = LOW | {"chat"}  # chat and models are imported lazily
-FORBIDDEN_UPWARDS = {"model", "chat", "evaluate", "benchmark", "quantizer", "cli"}
+ARROWS["parallel"] = LOW | {"chat"}  # chat and models are imported lazily
+ARROWS["model"] = LOW | {"chat", "parallel"}
+FORBIDDEN_UPWARDS = {"model", "chat", "parallel", "evaluate", "benchmark", "quantizer", "cli", "compat"}
 
 
 def modules() -> dict[str, Path]:

@@ -8,9 +8,23 @@ import iqrun
 
 PUBLIC = {
     *("CancelledError", "ClosedError", "ContextFullError", "FormatError", "GGUFError", "IqrunError", "QuantizeError"),
-    *("ResourceError", "TemplateError", "TokenizerError", "UnsupportedModelError"),
+    *("ResourceError", "StateError", "TemplateError", "TokenizerError", "UnsupportedModelError"),
+    *("CancelToken", "Grammar", "GrammarError", "IncompleteError"),
     *("Chat", "GGUFFile", "Model", "SamplingOptions", "Session", "Tokenizer"),
-    *("__version__", "calibrate", "cpu_info", "divergence", "formats", "load", "perplexity", "quantize"),
+    *(
+        "__version__",
+        "calibrate",
+        "calibrated_encoder",
+        "compare",
+        "cpu_info",
+        "divergence",
+        "formats",
+        "guard_mapped_files",
+        "load",
+        "measure_sensitivity",
+        "perplexity",
+    ),
+    "quantize",
 }
 
 

@@ -28,6 +28,13 @@ def test_statistics_are_the_textbook_s() -> None:
     assert (none.sum_of_squares, none.entropy, none.dead) == (0, 0, 1)
 
 
+def test_sensitivity_decides_the_order_where_it_is_known() -> None:
+    """The most sensitive first; those without come last, the strongest input first."""
+    entries = {"a": moments(9), "b": moments(1), "c": moments(2), "d": moments(3)}
+    rows = statistics(entries, {"b": 0.5, "a": 0.1})
+    assert [(row.name, row.sensitivity) for row in rows] == [("b", 0.5), ("a", 0.1), ("d", None), ("c", None)]
+
+
 def test_moments_add_and_average_per_matrix() -> None:
     """Experts have counts of their own; one that was never used has zeros."""
     a = Moments(np.array([[2.0, 4.0], [0.0, 0.0]]), np.array([2.0, 0.0]))

@@ -18,9 +18,13 @@ import pytest
 
 from iqrun import formats
 from iqrun.errors import FormatError, GGUFError, QuantizeError, ResourceError
+from iqrun.formats import Format
 from iqrun.gguf import GGUFFile, GGUFPlan, GGUFWriter, ValueType, keys
+from iqrun.gguf.part_file import PartFile
 from iqrun.quantizer import pipeline, quantize, stream
 from iqrun.quantizer.gain import unbias
+from iqrun.quantizer.recipes import Choice
+from iqrun.quantizer.rows import encode_rows
 from tests.gguf_builder import F32, STRING, UINT16, RawGGUF, kv, tiny_llama
 from tests.test_quantizer_imatrix import dat_entry, dat_file
 
@@ -222,6 +226,65 @@ def test_missing_imatrix_entries_are_a_warning(tmp_path: Path) -> None:
     assert any("without an importance matrix" in w for w in quantize(source, "x", "IQ2_K", dry_run=True).warnings)
 
 
+class WholeMatrices:
+    """A matrix encoder that does what the row encoder does, and notes what it was given."""
+
+    def __init__(self) -> None:
+        self.identity = "as rows"
+        self.seen: list[tuple[str, int, int, int]] = []
+
+    def handles(self, choice: Choice) -> bool:
+        return "ffn" in choice.tensor.name
+
+    def __call__(
+        self, name: str, matrix: int, first: int, weights: np.ndarray, target: Format, importance: np.ndarray | None
+    ) -> np.ndarray:
+        self.seen.append((name, matrix, first, len(weights)))
+        data = encode_rows(weights, target, importance, "fast")[0]
+        weights[:] = np.nan  # it may
+        return data
+
+
+def test_matrix_encoder_replaces_the_row_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the tensors that it handles whole, or in bands if they are large; the report is the same."""
+    source = model(tmp_path, n_layer=1)
+    matrix = full_imatrix(source, tmp_path / "m.dat")
+    plain = quantize(source, tmp_path / "plain.gguf", "IQ3_K", imatrix=matrix, effort="fast")
+    whole = [("down", 0, 256), ("gate", 0, 512), ("up", 0, 512)]
+    wide = [(0, 300), (300, 212)]
+    bands = [("down", 0, 150), ("down", 150, 106), *((name, *band) for name in ("gate", "up") for band in wide)]
+    for band_weights, wanted in ((1 << 25, whole), (300 * 256, bands)):
+        monkeypatch.setattr(stream, "_BAND_WEIGHTS", band_weights)
+        encoder = WholeMatrices()
+        report = quantize(
+            source, tmp_path / "out.gguf", "IQ3_K", imatrix=matrix, effort="fast", encoder=encoder, overwrite=True
+        )
+        assert (tmp_path / "out.gguf").read_bytes() == (tmp_path / "plain.gguf").read_bytes()
+        assert wanted == sorted((name.split(".")[2][4:], first, n) for name, _, first, n in encoder.seen)
+        errors = [(a.relative_error, b.relative_error) for a, b in zip(plain.tensors, report.tensors, strict=True)]
+        assert all(a == pytest.approx(b, rel=1e-9) for a, b in errors)
+
+
+def test_matrix_encoder_sees_expert_by_expert(tmp_path: Path) -> None:
+    """Also without an importance matrix; a resumed run must have the same encoder."""
+    rng = np.random.default_rng(0)
+    raw = RawGGUF()
+    raw.add_tensor("blk.0.ffn_up_exps.weight", (256, 3, 2), F32, rng.standard_normal((2, 3, 256), np.float32).tobytes())
+    raw.add_tensor("blk.0.attn_q.weight", (256, 3), F32, rng.standard_normal((3, 256), np.float32).tobytes())
+    source, encoder = raw.write(tmp_path / "in.gguf"), WholeMatrices()
+
+    def stop(done: int, total: int, name: str) -> None:
+        if "attn_q" in name:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(source, tmp_path / "out.gguf", "IQ3_K", encoder=encoder, resume=True, progress=stop)
+    assert [("blk.0.ffn_up_exps.weight", index, 0, 3) for index in (0, 1)] == sorted(encoder.seen)
+    encoder.identity = "another"
+    with pytest.raises(QuantizeError, match="the method changed"):
+        quantize(source, tmp_path / "out.gguf", "IQ3_K", encoder=encoder, resume=True)
+
+
 def test_tied_embedding_uses_the_output_entry(tmp_path: Path) -> None:
     """Without output.weight the embedding is the output matrix, also for the importance matrix."""
     source = model(tmp_path, tied=True)
@@ -398,16 +461,16 @@ def test_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     """A write that fails in the middle: a clear error, no file, no temporary."""
     source = model(tmp_path)
     calls = 0
-    real = GGUFWriter._put
+    real = PartFile.write
 
-    def put(self: GGUFWriter, data: bytes | memoryview) -> None:
+    def write(self: PartFile, data: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 9:
-            raise self._failure(OSError(errno.ENOSPC, "No space left on device"))
+            raise OSError(errno.ENOSPC, "No space left on device")
         real(self, data)
 
-    monkeypatch.setattr(GGUFWriter, "_put", put)
+    monkeypatch.setattr(PartFile, "write", write)
     with pytest.raises(ResourceError, match="the disk is full"):
         quantize(source, tmp_path / "out.gguf", "IQ3_K")
     assert nothing_left(tmp_path)

@@ -8,22 +8,24 @@ from iqrun.errors import FormatError, QuantizeError
 from iqrun.formats import FORMATS, by_name
 from iqrun.gguf import TensorInfo
 from iqrun.gguf.tensor_type import find
-from iqrun.quantizer.recipes import FALLBACKS, RECIPES, Recipe, fitting
+from iqrun.quantizer.recipe_tables import BASE, GQA, MOE
+from iqrun.quantizer.recipes import FALLBACKS, Recipe, Traits, fitting
 
 
 def tensor(name: str, *shape: int, type_id: int = 1) -> TensorInfo:
     return TensorInfo(name, find(type_id), shape or (512, 512), 1, 1, 0)
 
 
-def chosen(recipe: Recipe, name: str, *shape: int, tied: bool = False, type_id: int = 1) -> str | None:
-    target = recipe.choose(tensor(name, *shape, type_id=type_id), tied=tied).target
+def chosen(recipe: Recipe, name: str, *shape: int, type_id: int = 1, **traits: bool) -> str | None:
+    target = recipe.choose(tensor(name, *shape, type_id=type_id), Traits(**traits)).target
     return None if target is None else target.name
 
 
 def test_tables_name_writable_types_only() -> None:
     """Every type in the tables exists and can be written, and a substitute has blocks of 32."""
-    for main, mix in RECIPES.items():
-        assert all(FORMATS[name].can_encode for name in (main, *mix.values()))
+    for table in (BASE, GQA, MOE):
+        for main, mix in table.items():
+            assert all(FORMATS[name].can_encode for name in (main, *mix.values()))
     assert {32} == {FORMATS[name].block_weights for name in FALLBACKS.values()}
     iqk = {
         name for name, row in FORMATS.items() if name.startswith("IQ") and row.block_weights == 256 and row.can_encode
@@ -45,6 +47,37 @@ def test_ik3_k_mix() -> None:
     assert chosen(recipe, "blk.0.ffn_gate_inp.weight", 512, 8) is None
     assert chosen(recipe, "blk.0.attn_q_norm.weight", 64, 8) is None
     assert chosen(recipe, "lookup.weight", type_id=26) is None
+
+
+def test_kinds_of_models_have_their_own_mix() -> None:
+    """Grouped queries: less for q, more for k. Experts: everything around them is wider, they are not."""
+    recipe = Recipe(by_name("IQ3_K"))
+    assert chosen(recipe, "blk.0.attn_k.weight") == "IQ3_K"
+    assert chosen(recipe, "blk.0.attn_k.weight", gqa=True) == "IQ4_KSS"
+    assert chosen(recipe, "blk.0.attn_q.weight", gqa=True) == "IQ3_KS"
+    assert chosen(recipe, "blk.0.attn_v.weight", gqa=True) == "IQ4_K"
+    for name in ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
+        assert chosen(recipe, f"blk.0.{name}.weight", 512, 64, 8, moe=True, gqa=True) == "IQ3_K"
+    for name in ("attn_q", "attn_output", "ffn_down_shexp", "ffn_up"):
+        assert chosen(recipe, f"blk.0.{name}.weight", moe=True, gqa=True) == "IQ4_K"
+    assert chosen(recipe, "blk.0.attn_v.weight", moe=True) == "IQ5_K"
+    assert chosen(recipe, "blk.0.ffn_gate_inp.weight", 512, 8, moe=True) is None
+    assert chosen(recipe, "output.weight", moe=True) == "IQ5_K"
+    assert chosen(recipe, "blk.0.attn_qkv.weight") == "IQ4_K"
+    assert chosen(Recipe(by_name("IQ3_K"), pure=True), "blk.0.attn_q.weight", gqa=True, moe=True) == "IQ3_K"
+
+
+def test_traits_are_read_from_the_tensors() -> None:
+    """Tied without output.weight, grouped from four query heads per KV head on, experts by their names."""
+
+    def traits(**rows: int) -> Traits:
+        names = {f"blk.0.{name}.weight" if name != "output" else "output.weight": n for name, n in rows.items()}
+        return Traits.of({name: TensorInfo(name, find(1), (256, n), n, 1, 0) for name, n in names.items()})
+
+    assert traits(attn_q=512, attn_k=128) == Traits(tied=True, gqa=True)
+    assert traits(attn_q=512, attn_k=256, output=9) == Traits()
+    assert traits(attn_k=128, output=9) == Traits()
+    assert traits(ffn_up_exps=1, output=9) == Traits(moe=True)
 
 
 def test_pure_means_every_matrix() -> None:
@@ -98,7 +131,7 @@ def test_float_targets_convert_vectors_only_for_f32() -> None:
 def test_fallback_for_odd_rows(wanted: str, n_cols: int, got: str) -> None:
     """Rows that are no multiple of 256 get the field's substitute, those that are none of 32 F16."""
     assert got == fitting(FORMATS[wanted], n_cols).name
-    choice = Recipe(FORMATS[wanted], pure=True).choose(tensor("blk.0.attn_q.weight", n_cols, 4), tied=False)
+    choice = Recipe(FORMATS[wanted], pure=True).choose(tensor("blk.0.attn_q.weight", n_cols, 4), Traits())
     assert (got != wanted) == choice.fallback
 
 

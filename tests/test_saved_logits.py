@@ -10,6 +10,7 @@ import pytest
 
 import iqrun
 from iqrun.errors import IqrunError
+from iqrun.evaluate import open_base
 from iqrun.saved_logits import SavedLogits
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
@@ -39,7 +40,8 @@ def test_values_are_read_back(tmp_path: Path, n_vocab: int) -> None:
     assert (saved.n_ctx, saved.n_vocab, saved.n_chunks) == (9, n_vocab, 3)
     np.testing.assert_array_equal(saved.tokens, tokens)
     for index in range(3):
-        np.testing.assert_allclose(saved.chunk(index), log_p[index], atol=2e-4)
+        np.testing.assert_allclose(saved.rows(index, 0, 4), log_p[index], atol=2e-4)
+        np.testing.assert_array_equal(saved.rows(index, 1, 3), saved.rows(index, 0, 4)[1:3])
 
 
 def test_divergence_from_a_file_is_that_from_the_model(tmp_path: Path) -> None:
@@ -53,7 +55,9 @@ def test_divergence_from_a_file_is_that_from_the_model(tmp_path: Path) -> None:
         logits = np.stack([model.logits(chunk.tolist())[32:63] for chunk in chunks]).astype(np.float64)
         log_p = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
         (tmp_path / "x").write_bytes(encode(tokens, log_p))
-        result = iqrun.divergence(model, SavedLogits(tmp_path / "x"), text, n_ctx=64)
+        with open_base(tmp_path / "x", n_ctx=64) as base:
+            assert isinstance(base, SavedLogits)
+            result = iqrun.divergence(model, base, text, n_ctx=64)
         assert result.mean_kld == pytest.approx(0, abs=1e-4)
         assert result.same_top1 == 1.0
         assert result.ppl_ratio == pytest.approx(1.0, abs=1e-3)

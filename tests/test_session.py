@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from iqrun import machine
-from iqrun import session as session_module
+from iqrun import steps as steps_module
 from iqrun.errors import CancelledError, ClosedError, ContextFullError, ResourceError
 from iqrun.gguf import GGUFFile
 from iqrun.lowering import NativeProgram
@@ -258,13 +258,13 @@ def test_slow_operations_run_in_a_helper_thread_with_the_same_result(
     expected = session.evaluate(IDS)
     helpers: list[object] = []
 
-    class Recorder(session_module.ThreadPoolExecutor):
+    class Recorder(steps_module.ThreadPoolExecutor):
         def submit(self, *args: object, **kwargs: object) -> Any:  # type: ignore[override]
             helpers.append(args)
             return super().submit(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(session_module, "_CALL_SECONDS", 0.0)  # everything takes long
-    monkeypatch.setattr(session_module, "ThreadPoolExecutor", Recorder)
+    monkeypatch.setattr(steps_module, "_CALL_SECONDS", 0.0)  # everything takes long
+    monkeypatch.setattr(steps_module, "ThreadPoolExecutor", Recorder)
     with open_session(demo) as slow:
         assert np.array_equal(slow.evaluate(IDS), expected)
     assert len(helpers) == len(demo.program.ops)  # one by one

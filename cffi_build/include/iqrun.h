@@ -5,7 +5,7 @@
  * Rules that hold everywhere:
  *   - A function that can fail returns iq_status and, if `error` is not NULL, leaves one sentence in it.
  *     On failure no output was changed unless the function says otherwise.
- *   - Nothing aborts, prints, installs signal handlers or keeps mutable global state.
+ *   - Nothing aborts, prints, installs signal handlers or keeps mutable global state (but see the map guard).
  *   - All integers in files are little endian; so is every machine that this core supports.
  *   - Pointers into a mapped file may have any alignment.
  */
@@ -45,6 +45,17 @@ typedef struct {
 iq_status iq_scan_strings(const void *data, uint64_t size, uint64_t offset, uint64_t count, uint64_t *offsets,
                           iq_error *error);
 
+/* ---- map guard: opt-in; the only function that touches a signal, and the only process-wide state ----------------- */
+
+/* Handles SIGBUS inside watched maps (a file that is cut short while it is mapped) by putting zeros there; any other
+ * SIGBUS goes to the handler that was there before. Once per process, before the files are opened. */
+iq_status iq_map_guard_install(iq_error *error);
+
+/* Watches a map; -1 if the guard is not installed or has no slot left. Any thread. */
+int32_t iq_map_guard_watch(const void *data, size_t bytes);
+int iq_map_guard_broken(int32_t slot); /* whether zeros stand where the file was; 0 for slot -1 */
+void iq_map_guard_forget(int32_t slot);
+
 /* ---- formats -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -76,6 +87,18 @@ typedef enum { IQ_EFFORT_FAST = 0, IQ_EFFORT_NORMAL = 1, IQ_EFFORT_BEST = 2 } iq
  * importance, is IQ_ERR_FORMAT naming row and column. */
 iq_status iq_quantize_rows(int32_t id, const float *src, size_t n_rows, size_t n_cols, const float *importance,
                            iq_effort effort, void *dst, iq_error *error);
+
+/* The same with error feedback, for types whose sub-blocks share a scale. Columns are in the type's feedback order: place i
+ * of each superblock holds column order[i]; `order` has 256 entries. */
+iq_status iq_feedback_order(int32_t id, uint8_t *order, iq_error *error);
+
+/* `feedback` is float32 (n_cols, n_cols): what the error of column i adds to the target of column c; `curvature` is
+ * n_cols weights > 0 for the squared error of each column. On the first pass (again = 0) only feedback[i][c] with i < c
+ * is read; a later pass starts from the codes in `rows` and replaces those of a superblock where that lowers the loss.
+ * loss[r] receives row r's. Rows are encoded each on its own. */
+iq_status iq_feedback_rows(int32_t id, const float *weights, size_t n_rows, size_t n_cols, const float *feedback,
+                           const float *curvature, iq_effort effort, int again, void *rows, float *loss,
+                           iq_error *error);
 
 /* ---- kernels: one table per instruction set --------------------------------------------------------------------- */
 
@@ -185,11 +208,20 @@ iq_status iq_context_create(const iq_program *program, const iq_context_params *
                             iq_error *error);
 void iq_context_free(iq_context *context); /* NULL is allowed; no step may be running */
 
+/* How a step multiplies. Each way gives a token the same bits whatever tokens share its step; the two differ from each
+ * other, because they sum in another order. With either of them named, results do not depend on how tokens were cut into steps. */
+typedef enum {
+    IQ_STEP_AUTO = 0, /* every matmul in the faster way for its number of rows */
+    IQ_STEP_DECODE,   /* as a step of one token: what verifies drafts and advances several sequences */
+    IQ_STEP_PREFILL,  /* as a long prompt, but the wanted outputs as DECODE */
+} iq_step_way;
+
 typedef struct {
     uint32_t n_tokens;
     const int32_t *token; /* (n_tokens) ids below n_vocab */
     const int32_t *seq;   /* (n_tokens) sequence of each token; each is appended at its sequence's end, in order */
     const uint8_t *want;  /* (n_tokens) 1 where output is wanted; NULL = only the last token of the batch */
+    int32_t way;          /* iq_step_way */
 } iq_batch;
 
 /* Evaluates the batch. `output` receives float32 (number of wanted tokens, n_cols of the output buffer).
@@ -202,6 +234,11 @@ iq_status iq_step_begin(iq_context *context, const iq_batch *batch, iq_error *er
 iq_status iq_step_run(iq_context *context, uint32_t first_op, uint32_t last_op, iq_error *error);
 const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows); /* NULL: bad index */
 void iq_step_end(iq_context *context, int commit);
+
+/* For work layer by layer: puts float32 `data` (rows, n_cols of the buffer) into a buffer of the open step; lets the next
+ * iq_step_run begin at `op`, whose inputs the caller has filled. A step that sought is never kept. */
+iq_status iq_step_fill(iq_context *context, int32_t buffer, const float *data, iq_error *error);
+iq_status iq_step_seek(iq_context *context, uint32_t op, iq_error *error);
 
 /* Makes the running step, if any, stop within one stage. The only call allowed from another thread during a step. */
 void iq_context_cancel(iq_context *context);
@@ -220,6 +257,20 @@ iq_status iq_seq_truncate(iq_context *context, int32_t seq, uint32_t length, iq_
 
 /* Makes dst hold the first `length` tokens of src; whole KV blocks are shared, a part block is copied. */
 iq_status iq_seq_copy(iq_context *context, int32_t src, int32_t dst, uint32_t length, iq_error *error);
+
+/* The state of a sequence: the cached keys, then values, of each layer, as [KV head][position][head_dim] of the cache's
+ * type. It is the same whatever n_ctx, n_seq and threads; any context of the same program and kv_type takes it. */
+
+/* Bytes of the state of `length` tokens; UINT64_MAX on overflow. */
+uint64_t iq_seq_state_bytes(const iq_context *context, uint32_t length);
+
+/* Writes the state of the first `length` tokens to `data`, which has `bytes` bytes: exactly those of its size. */
+iq_status iq_seq_export(iq_context *context, int32_t seq, uint32_t length, void *data, size_t bytes, iq_error *error);
+
+/* Replaces the sequence by `length` tokens with this state. Any values are safe to run with: a NaN among them comes out
+ * as NaN logits of this sequence alone. */
+iq_status iq_seq_import(iq_context *context, int32_t seq, uint32_t length, const void *data, size_t bytes,
+                        iq_error *error);
 
 #ifdef __cplusplus
 }

@@ -2,10 +2,12 @@
 
 from iqrun.gguf.header import TensorInfo
 from iqrun.gguf.keys import ValueType
+from iqrun.gguf.mapping import guard_mapped_files
 from iqrun.gguf.metadata import Metadata, StringArray, Value
+from iqrun.gguf.plan import GGUFPlan
 from iqrun.gguf.reader import GGUFFile
 from iqrun.gguf.tensor_type import TensorType
-from iqrun.gguf.writer import GGUFPlan, GGUFWriter
+from iqrun.gguf.writer import GGUFWriter
 
 __all__ = [
     "GGUFFile",
@@ -17,4 +19,5 @@ __all__ = [
     "TensorType",
     "Value",
     "ValueType",
+    "guard_mapped_files",
 ]

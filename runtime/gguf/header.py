@@ -16,7 +16,7 @@ from math import prod
 
 import numpy as np
 
-from iqrun.errors import FormatError, GGUFError
+from iqrun.errors import FormatError, GGUFError, shown
 from iqrun.formats import Format
 from iqrun.gguf import keys
 from iqrun.gguf.cursor import Cursor
@@ -133,7 +133,7 @@ def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
         at = cursor.offset
         key = cursor.name("a metadata key", keys.MAX_KEY_BYTES)
         if key in entries:
-            raise cursor.fail(f"metadata key {key!r} occurs twice", key=key, offset=at)
+            raise cursor.fail(f"metadata key {shown(key)} occurs twice", key=key, offset=at)
         entries[key] = _read_entry(cursor, key)
     return Metadata(cursor.data, entries, cursor.path)
 
@@ -143,10 +143,10 @@ def _read_entry(cursor: Cursor, key: str) -> Entry:
     start = cursor.offset
     if kind is ValueType.ARRAY:
         return _read_array(cursor, key, start)
-    n_bytes = cursor.u64(f"the length of {key!r}") if kind is ValueType.STRING else _SIZES[kind]
-    cursor.skip(n_bytes, f"the value of {key!r}")
+    n_bytes = cursor.u64(f"the length of {shown(key)}") if kind is ValueType.STRING else _SIZES[kind]
+    cursor.skip(n_bytes, f"the value of {shown(key)}")
     if kind is ValueType.BOOL and cursor.data[start] > 1:
-        raise cursor.fail(f"metadata key {key!r} is a bool of value {cursor.data[start]}", key=key, offset=start)
+        raise cursor.fail(f"metadata key {shown(key)} is a bool of value {cursor.data[start]}", key=key, offset=start)
     return Entry(kind, None, 1, start, cursor.offset)
 
 
@@ -154,15 +154,15 @@ def _read_array(cursor: Cursor, key: str, start: int) -> Entry:
     item = _value_type(cursor, key)
     if item is ValueType.ARRAY:
         raise cursor.fail(
-            f"metadata key {key!r} is an array of arrays, which no known file needs", key=key, offset=start
+            f"metadata key {shown(key)} is an array of arrays, which no known file needs", key=key, offset=start
         )
-    count = cursor.u64(f"the element count of {key!r}")
+    count = cursor.u64(f"the element count of {shown(key)}")
     if item is ValueType.STRING:
         starts = _scan_strings(cursor, key, count)
         return Entry(ValueType.ARRAY, item, count, start, cursor.offset, starts)
-    first = cursor.skip(count * _SIZES[item], f"the array {key!r} of {count} {item.name.lower()}")
+    first = cursor.skip(count * _SIZES[item], f"the array {shown(key)} of {count} {item.name.lower()}")
     if item is ValueType.BOOL and count and cursor.data[first : cursor.offset].max() > 1:
-        raise cursor.fail(f"metadata key {key!r} holds a bool that is neither 0 nor 1", key=key, offset=first)
+        raise cursor.fail(f"metadata key {shown(key)} holds a bool that is neither 0 nor 1", key=key, offset=first)
     return Entry(ValueType.ARRAY, item, count, start, cursor.offset)
 
 
@@ -170,7 +170,7 @@ def _scan_strings(cursor: Cursor, key: str, count: int) -> np.ndarray[tuple[int]
     """Where each string of an array begins, and the end; moves the cursor there."""
     if count > min(keys.MAX_STRINGS, cursor.remaining // 8):
         raise cursor.fail(
-            f"the array {key!r} claims {count} strings, more than the file can hold or iqrun reads", key=key
+            f"the array {shown(key)} claims {count} strings, more than the file can hold or iqrun reads", key=key
         )
     starts = np.empty(count + 1, np.uint64)
     data = pointer(cursor.data, "void *")
@@ -184,18 +184,18 @@ def _scan_strings(cursor: Cursor, key: str, count: int) -> np.ndarray[tuple[int]
             pointer(starts, "uint64_t *", writable=True),
         )
     except FormatError as error:
-        raise cursor.fail(f"the array {key!r}: {error}", key=key) from None
+        raise cursor.fail(f"the array {shown(key)}: {error}", key=key) from None
     cursor.offset = int(starts[-1])
     return starts
 
 
 def _value_type(cursor: Cursor, key: str) -> ValueType:
     at = cursor.offset
-    code = cursor.u32(f"the type of {key!r}")
+    code = cursor.u32(f"the type of {shown(key)}")
     try:
         return ValueType(code)
     except ValueError:
-        raise cursor.fail(f"metadata key {key!r} has the unknown value type {code}", key=key, offset=at) from None
+        raise cursor.fail(f"metadata key {shown(key)} has the unknown value type {code}", key=key, offset=at) from None
 
 
 def _alignment(metadata: Metadata, path: str) -> int:
@@ -219,31 +219,32 @@ def _read_tensor(cursor: Cursor, alignment: int, file_index: int) -> TensorInfo:
     at = cursor.offset
     name = cursor.name("a tensor name", keys.MAX_TENSOR_NAME_BYTES)
     shape = _read_shape(cursor, name)
-    type_id = cursor.u32(f"the type of tensor {name!r}")
-    offset = cursor.u64(f"the offset of tensor {name!r}")
+    type_id = cursor.u32(f"the type of tensor {shown(name)}")
+    offset = cursor.u64(f"the offset of tensor {shown(name)}")
     try:
         kind = find(type_id)
     except FormatError as error:
-        raise cursor.fail(f"tensor {name!r} cannot be read: {error}", key=name, offset=at) from None
+        raise cursor.fail(f"tensor {shown(name)} cannot be read: {error}", key=name, offset=at) from None
     if shape[0] % kind.block_weights:
-        what = f"tensor {name!r} is {kind.name} with {shape[0]} columns, not a multiple of {kind.block_weights}"
+        what = f"tensor {shown(name)} is {kind.name} with {shape[0]} columns, not a multiple of {kind.block_weights}"
         raise cursor.fail(what, key=name, offset=at)
     if offset % alignment:
-        raise cursor.fail(f"tensor {name!r} begins at {offset}, not a multiple of {alignment}", key=name, offset=at)
+        what = f"tensor {shown(name)} begins at {offset}, not a multiple of {alignment}"
+        raise cursor.fail(what, key=name, offset=at)
     n_rows = prod(shape[1:])
     return TensorInfo(name, kind, shape, n_rows, n_rows * kind.row_bytes(shape[0]), offset, file_index)
 
 
 def _read_shape(cursor: Cursor, name: str) -> tuple[int, ...]:
     at = cursor.offset
-    n_dims = cursor.u32(f"the dimension count of tensor {name!r}")
+    n_dims = cursor.u32(f"the dimension count of tensor {shown(name)}")
     if not 1 <= n_dims <= keys.MAX_DIMS:
         raise cursor.fail(
-            f"tensor {name!r} has {n_dims} dimensions, but must have 1 to {keys.MAX_DIMS}", key=name, offset=at
+            f"tensor {shown(name)} has {n_dims} dimensions, but must have 1 to {keys.MAX_DIMS}", key=name, offset=at
         )
-    shape = tuple(cursor.u64(f"a dimension of tensor {name!r}") for _ in range(n_dims))
+    shape = tuple(cursor.u64(f"a dimension of tensor {shown(name)}") for _ in range(n_dims))
     if min(shape) < 1 or prod(shape) > keys.MAX_ELEMENTS:
-        raise cursor.fail(f"tensor {name!r} has the impossible shape {shape}", key=name, offset=at)
+        raise cursor.fail(f"tensor {shown(name)} has the impossible shape {shape}", key=name, offset=at)
     return shape
 
 
@@ -252,10 +253,10 @@ def _place_tensors(infos: list[TensorInfo], data_start: int, file_bytes: int, pa
     tensors: dict[str, TensorInfo] = {}
     for info in infos:
         if info.name in tensors:
-            raise GGUFError(f"tensor {info.name!r} occurs twice", path=path, key=info.name)
+            raise GGUFError(f"tensor {shown(info.name)} occurs twice", path=path, key=info.name)
         offset = data_start + info.offset
         if offset + info.n_bytes > file_bytes:
-            what = f"tensor {info.name!r} ends at byte {offset + info.n_bytes}, but the file at {file_bytes}"
+            what = f"tensor {shown(info.name)} ends at byte {offset + info.n_bytes}, but the file at {file_bytes}"
             raise GGUFError(
                 f"{what}: it was cut short or is damaged; fetch it again", path=path, key=info.name, offset=offset
             )
@@ -264,6 +265,6 @@ def _place_tensors(infos: list[TensorInfo], data_start: int, file_bytes: int, pa
         )
     for first, second in pairwise(sorted(tensors.values(), key=lambda info: info.offset)):
         if first.offset + first.n_bytes > second.offset:
-            what = f"tensors {first.name!r} and {second.name!r} overlap"
+            what = f"tensors {shown(first.name)} and {shown(second.name)} overlap"
             raise GGUFError(what, path=path, key=second.name, offset=second.offset)
     return tensors

@@ -51,7 +51,7 @@ INTEGERS = UNSIGNED | {ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueTy
 FLOATS = frozenset({ValueType.FLOAT32, ValueType.FLOAT64})
 
 # Far above every real file; they keep the time and memory spent on a hostile one small.
-MAX_KEYS = 1 << 16
+MAX_KEYS = 1 << 14
 MAX_TENSORS = 1 << 18
 MAX_KEY_BYTES = 65535
 MAX_STRINGS = 1 << 24
@@ -86,6 +86,9 @@ GRAM_SOURCES = "iqrun.imatrix.gram.sources"
 PART_FINGERPRINT = "iqrun.calibration.fingerprint"
 PART_CHUNKS = "iqrun.calibration.chunks"
 IQRUN_VERSION = "iqrun.version"
+IQRUN_RECIPE = "iqrun.recipe"
+HASH_NAMES = "iqrun.hash.names"
+HASH_SHA256 = "iqrun.hash.sha256"
 
 TOKENIZER_MODEL = "tokenizer.ggml.model"
 TOKENIZER_PRE = "tokenizer.ggml.pre"

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, overload
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.errors import GGUFError
+from iqrun.errors import GGUFError, shown
 from iqrun.gguf.keys import DTYPES, FLOATS, INTEGERS, ValueType
 
 T = TypeVar("T")
@@ -249,7 +249,7 @@ class Metadata(Mapping[str, Value]):
         return entry
 
     def _error(self, key: str, what: str) -> GGUFError:
-        return GGUFError(f"metadata key {key!r} {what}", path=self._path, key=key)
+        return GGUFError(f"metadata key {shown(key)} {what}", path=self._path, key=key)
 
 
 def _article(noun: str) -> str:

@@ -20,16 +20,21 @@ class GGUFFile:
     when they are asked for. Use it as a context manager, or call `close`.
 
     After `close` the object raises `ClosedError`. Arrays taken from it before stay valid: they keep the memory map
-    alive until the last of them is gone. A file that another program shortens while it is mapped cannot be defended
-    against: replace model files by renaming, never write into them.
+    alive until the last of them is gone. What happens when another program writes into a file that is open is told by
+    `check_unchanged` and `guard_mapped_files`; replacing a file by renaming is always safe.
 
     Example:
         >>> with GGUFFile("model.gguf") as file:
         ...     print(file.metadata.get_str("general.architecture"), len(file.tensors))
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, copy: bool = False) -> None:
         """Opens and checks the file.
+
+        Args:
+            path: the file, or any file of a split model.
+            copy: read everything into memory instead of mapping it: slower to open, and nothing that happens to the
+                file afterwards matters.
 
         Raises:
             GGUFError: the file cannot be read, or anything in its header is wrong.
@@ -37,6 +42,7 @@ class GGUFFile:
         self._files: list[MappedFile] = []
         self._headers: list[Header] = []
         self._closed = False
+        self._copy = copy
         try:
             self._open_all(fsdecode(path))
         except BaseException:
@@ -53,9 +59,10 @@ class GGUFFile:
                 check_shard(shard, self._headers[index], index, len(paths))
         self._tensors = _merge(self._headers, paths)
         check_tensor_count(paths[0], self._headers[0], len(self._tensors))
+        self.check_unchanged()  # what was read is what was there when it was opened
 
     def _open(self, path: str, index: int) -> None:
-        self._files.append(MappedFile(path))
+        self._files.append(MappedFile(path, copy=self._copy))
         self._headers.append(parse_header(self._files[-1].data, path, index))
 
     def __enter__(self) -> GGUFFile:
@@ -85,6 +92,22 @@ class GGUFFile:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this GGUFFile is closed; open the file again")
+
+    def check_unchanged(self) -> None:
+        """Makes sure that no other program wrote to the files since they were opened.
+
+        Raises:
+            ClosedError: this object was closed.
+            GGUFError: a file was shortened or rewritten.
+        """
+        self._check_open()
+        for file in self._files:
+            file.check_unchanged()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from os import PathLike, fsdecode
 from pathlib import Path
 from typing import get_args
@@ -36,16 +36,30 @@ def effort(name: str) -> None:
         raise ValueError(f"effort {name!r} is unknown; choose one of {', '.join(get_args(Effort))}")
 
 
-def not_the_same_file(dst: str | PathLike[str], sources: Iterable[str]) -> None:
-    """The output must not be an input, also through links.
+def one_aim(type_name: str | None, has_size: bool, best_mix: bool, has_types: bool) -> None:
+    """What the types follow from must be clear.
 
     Raises:
-        QuantizeError: it is.
+        ValueError: it is not.
     """
-    target = Path(fsdecode(dst))
-    for source in sources:
-        if target.exists() and target.samefile(source):
-            raise QuantizeError(f"{target} is the input {source} itself; choose another name for the output")
+    if (type_name is None) == (not has_size):
+        raise ValueError("give either a type or a target size, not both or neither")
+    if best_mix and type_name is None:
+        raise ValueError("the best mix of a type's size needs the type; a target size has the best mix anyway")
+    if has_types and not (has_size or best_mix):
+        raise ValueError("types to include are for a mix that is searched: give a target size, or ask for the best mix")
+
+
+def not_the_same_file(targets: Iterable[str | PathLike[str]], sources: Collection[str]) -> None:
+    """No output must be an input, also through links.
+
+    Raises:
+        QuantizeError: one is.
+    """
+    for target in (Path(fsdecode(name)) for name in targets):
+        for source in sources:
+            if target.exists() and target.samefile(source):
+                raise QuantizeError(f"{target} is the input {source} itself; choose another name for the output")
 
 
 def convertible(source: GGUFFile, choices: list[Choice], allow_requantize: bool) -> None:
@@ -75,15 +89,22 @@ def target(path: Path, n_bytes: int, overwrite: bool) -> None:
         QuantizeError: it exists, or its folder does not or is read-only.
         ResourceError: the disk has too little room.
     """
-    real = path.resolve()
-    if real.exists() and not real.is_file():
-        raise QuantizeError(f"{path} is not a regular file; choose another name for the output")
-    if real.exists() and not overwrite:
-        raise QuantizeError(f"{path} exists; choose another name or allow overwriting (overwrite=True, --overwrite)")
-    if not real.parent.is_dir():
-        raise QuantizeError(f"the folder {real.parent} does not exist; create it first")
-    if not os.access(real.parent, os.W_OK | os.X_OK):
-        raise QuantizeError(f"the folder {real.parent} is not writable; choose another")
-    free = shutil.disk_usage(real.parent).free
-    if free < n_bytes:
-        raise ResourceError(f"{path} needs {n_bytes} bytes, but the disk has only {free} free; make room for it")
+    targets([path], n_bytes, overwrite)
+
+
+def targets(paths: Sequence[Path], n_bytes: int, overwrite: bool) -> None:
+    """As `target`, for files of one folder that need `n_bytes` together."""
+    for path in paths:
+        real = path.resolve()
+        if real.exists() and not real.is_file():
+            raise QuantizeError(f"{path} is not a regular file; choose another name for the output")
+        if real.exists() and not overwrite:
+            how = "choose another name or allow overwriting (overwrite=True, --overwrite)"
+            raise QuantizeError(f"{path} exists; {how}")
+        if not real.parent.is_dir():
+            raise QuantizeError(f"the folder {real.parent} does not exist; create it first")
+        if not os.access(real.parent, os.W_OK | os.X_OK):
+            raise QuantizeError(f"the folder {real.parent} is not writable; choose another")
+        free = shutil.disk_usage(real.parent).free
+        if free < n_bytes:
+            raise ResourceError(f"{path} needs {n_bytes} bytes, but the disk has only {free} free; make room for it")

@@ -92,6 +92,7 @@ def read_imatrix(path: str | PathLike[str]) -> Imatrix:
         try:
             is_gguf = file.data[:4].tobytes() == keys.MAGIC
             matrix = _read_gguf(name) if is_gguf else _read_dat(Cursor(file.data, name))
+            file.check_unchanged()
         finally:
             file.close()
     except GGUFError as error:

@@ -47,6 +47,8 @@ class TensorStatistics:
         activation_norm: its root, the typical length of an input row.
         entropy: of the columns' shares of the energy, over its maximum log2(n_cols): 1 = all columns alike.
         dead: share of the columns with less than a millionth of the average energy.
+        sensitivity: how much the model's predictions suffer from a relative error in the tensor, in proportion to the
+            others; None if the weights are not known.
     """
 
     name: str
@@ -55,15 +57,25 @@ class TensorStatistics:
     activation_norm: float
     entropy: float
     dead: float
+    sensitivity: float | None = None
 
 
-def statistics(moments: Mapping[str, Moments]) -> list[TensorStatistics]:
-    """Statistics of every tensor, the strongest input first: errors in its weights are amplified most."""
-    rows = [_statistics(name, entry.mean_square.reshape(-1)) for name, entry in moments.items()]
-    return sorted(rows, key=lambda row: (-row.sum_of_squares, row.name))
+def statistics(
+    moments: Mapping[str, Moments], sensitivity: Mapping[str, float] | None = None
+) -> list[TensorStatistics]:
+    """Statistics of every tensor, the most sensitive first.
+
+    Args:
+        moments: what was counted.
+        sensitivity: from `sensitivities`, if the weights are at hand; without it the strongest input comes first, as
+            errors in its weights are amplified most.
+    """
+    known = {} if sensitivity is None else sensitivity
+    rows = [_statistics(name, entry.mean_square.reshape(-1), known.get(name)) for name, entry in moments.items()]
+    return sorted(rows, key=lambda row: (-(row.sensitivity or 0.0), -row.sum_of_squares, row.name))
 
 
-def _statistics(name: str, energy: Doubles) -> TensorStatistics:
+def _statistics(name: str, energy: Doubles, sensitivity: float | None) -> TensorStatistics:
     total = float(energy.sum())
     share = energy[energy > 0] / total if total > 0 else np.ones(1)
     bits = float(-(share * np.log2(share)).sum())
@@ -74,4 +86,5 @@ def _statistics(name: str, energy: Doubles) -> TensorStatistics:
         activation_norm=total**0.5,
         entropy=bits / np.log2(energy.size) if energy.size > 1 else 1.0,
         dead=float((energy <= _DEAD * energy.mean()).mean()),
+        sensitivity=sensitivity,
     )

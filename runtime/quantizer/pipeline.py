@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from math import sqrt
 from os import PathLike, fsdecode
-from pathlib import Path, PurePath
-
-import numpy as np
+from pathlib import Path
 
 from iqrun import formats
 from iqrun.formats import Effort, Format
-from iqrun.gguf import GGUFFile, GGUFPlan, GGUFWriter, ValueType, keys
+from iqrun.gguf import GGUFFile
 from iqrun.machine import physical_cores
 from iqrun.quantizer import checks
+from iqrun.quantizer.fingerprint import depends_on
 from iqrun.quantizer.imatrix import Imatrix, read_imatrix
-from iqrun.quantizer.recipes import LOW_BIT, OUTPUT, TOKEN_EMBEDDING, Choice, Recipe
+from iqrun.quantizer.jobs import Job, MatrixEncoder
+from iqrun.quantizer.mix import Target
+from iqrun.quantizer.output import Output
+from iqrun.quantizer.planning import Planner, version
+from iqrun.quantizer.recipes import LOW_BIT, Recipe
 from iqrun.quantizer.report import QuantizeReport, TensorReport
-from iqrun.quantizer.stream import Floats, Job, encode_all
+from iqrun.quantizer.stream import encode_all
 
 StrPath = str | PathLike[str]
 Progress = Callable[[int, int, str], object]
-
-_QUANTIZATION_VERSION = 2  # of the block formats, as the field counts
-_STALE_KEYS = re.compile(r"split\.|quantize\.|iqrun\.")  # they describe the old file
 
 
 def quantize(
     src: StrPath,
     dst: StrPath,
-    type: str,  # noqa: A002
+    type: str | None = None,  # noqa: A002
     *,
     imatrix: StrPath | Imatrix | None = None,
     pure: bool = False,
@@ -40,55 +39,87 @@ def quantize(
     output_type: str | None = None,
     embedding_type: str | None = None,
     keep_f32: str | None = None,
+    best_mix: bool = False,
+    target_bpw: float | None = None,
+    target_bytes: int | None = None,
+    include_types: Sequence[str] | None = None,
+    sensitivity: Mapping[str, float] | Callable[[], Mapping[str, float]] | None = None,
     effort: Effort = "normal",
     n_threads: int | None = None,
     allow_requantize: bool = False,
+    max_shard_bytes: int | None = None,
+    hashes: bool = False,
+    resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
+    encoder: MatrixEncoder | None = None,
 ) -> QuantizeReport:
     """Writes a quantized copy of a GGUF model.
 
     The tensors are streamed: memory holds a few MiB of weights per thread. `dst` appears when it is complete; on any
-    failure nothing is left behind. The bytes depend on the input and the options only, not on the threads. Rows are
-    encoded for the least squared error and then scaled to the strength of the original (`iqrun.quantizer.gain`).
+    failure nothing is left behind, unless `resume` is set. The bytes depend on the input and the options only, not on
+    the threads or on interruptions. Rows are encoded for the least squared error and then scaled to the strength of the
+    original (`iqrun.quantizer.gain`).
+
+    While it runs, the file grows in a folder ``DST.part``. A process that is killed leaves the folder behind; then a
+    run with `resume` goes on after the finished tensors, and one without refuses to start unless `overwrite` is set.
 
     Args:
         src: the model, F32, F16 or BF16; of a split model any shard.
         dst: the file to write.
-        type: ``"IQ3_K"`` and so on, upper or lower case; also ``"F32"``, ``"F16"``, ``"BF16"``.
+        type: ``"IQ3_K"`` and so on, upper or lower case; also ``"F32"``, ``"F16"``, ``"BF16"``. None if a size is given
+            instead.
         imatrix: importance matrix (GGUF or legacy .dat), as a path or read already.
         pure: every matrix in `type`, token embedding and output included, instead of the type's mix.
         tensor_types: pairs (regular expression, type); the first that is found in a tensor's name decides.
         output_type: type of the output matrix.
         embedding_type: type of the token embedding.
         keep_f32: tensors in whose name this regular expression is found are stored as F32.
+        best_mix: instead of the type's mix find the one of the same size, or smaller, that is estimated to change the
+            model's predictions least (`iqrun.quantizer.mix`). What the options above settle stays settled.
+        target_bpw: instead of `type`: find the best mix with at most so many bits per weight.
+        target_bytes: instead of `type`: find the best mix whose finished files have at most so many bytes.
+        include_types: the types to mix; by default every IQ*_K type and Q8_0.
+        sensitivity: by tensor name, the divergence for a relative squared error of 1, as
+            `iqrun.measurement.measure_sensitivity` measures it, or a function that does so when all is checked; by
+            default it is estimated.
         effort: how hard to search: ``"fast"``, ``"normal"`` or ``"best"``.
         n_threads: threads to use, by default one per physical core.
         allow_requantize: take a model that is quantized already; what it lost stays lost.
-        overwrite: replace `dst` if it exists.
+        max_shard_bytes: write files of at most so many bytes, ``DST-00001-of-0000N.gguf`` and so on, if one would be
+            larger. A tensor that is larger by itself gets a file of its own.
+        hashes: store the SHA-256 of every tensor in the file (`iqrun.gguf.hashes`).
+        resume: go on where an earlier run with the same input and options was stopped, if there is one; and keep the
+            finished tensors if this one fails.
+        overwrite: replace `dst` if it exists, and what an earlier run has left unless `resume` is set.
         dry_run: check, choose and compute the sizes, but encode and write nothing.
-        progress: called as ``progress(weights_done, weights_total, tensor_name)`` after each piece; what it raises
-            stops the job.
+        progress: called as ``progress(weights_done, weights_total, tensor_name)`` after each piece, and with 0 weights
+            done after each tensor that was looked at for a mix; what it raises stops the job.
+        encoder: encodes the matrices that it handles in place of the row encoder.
 
     Returns:
-        What was done, per tensor and in total. The relative errors are measured on all weights.
+        What was done, per tensor and in total. The relative errors are measured on all weights. Its destination is the
+        first file if there are several.
 
     Raises:
         GGUFError: `src` cannot be read, or `dst` cannot be written.
         FormatError: a type is unknown.
-        QuantizeError: the job makes no sense as asked, or a weight is not finite.
+        QuantizeError: the job makes no sense as asked, a weight is not finite, or what an earlier run has left does not
+            fit this one.
         ResourceError: the disk is too small.
-        ValueError: `effort` or `n_threads` is out of range.
+        ValueError: `effort`, `n_threads` or `max_shard_bytes` is out of range.
 
     Example:
         >>> report = iqrun.quantize("model-f16.gguf", "model-iq3k.gguf", "IQ3_K", imatrix="model.imatrix")
         >>> print(report.bpw, max(t.relative_error for t in report.tensors))
     """
     started = time.monotonic()
-    main = formats.by_name(type)
+    target = Target.of(target_bpw, target_bytes, include_types)
+    checks.one_aim(type, target is not None, best_mix, include_types is not None)
+    main = None if type is None else formats.by_name(type)
     recipe = Recipe(
-        main,
+        main or formats.by_name("F16"),
         pure=pure,
         tensor_types=tensor_types,
         output_type=output_type,
@@ -99,24 +130,36 @@ def quantize(
     checks.effort(effort)
     matrix = imatrix if imatrix is None or isinstance(imatrix, Imatrix) else read_imatrix(imatrix)
     with GGUFFile(src) as source:
-        checks.not_the_same_file(dst, [*source.paths, *([] if matrix is None else [matrix.path])])
-        tied = OUTPUT not in source.tensors
-        choices = [recipe.choose(tensor, tied=tied) for tensor in source.tensors.values()]
+        planner = Planner(source, matrix, encoder, hashes=hashes, max_shard_bytes=max_shard_bytes)
+        choices = recipe.choose_all(source)
         checks.convertible(source, choices, allow_requantize)
-        jobs = [Job(choice, _importance(choice, matrix, tied)) for choice in choices]
-        plan = _plan(source, choices, main, matrix)
-        errors: list[float | None] = [None] * len(jobs)
+        jobs = [planner.job(choice) for choice in choices]
+        label = f"pure {main.name}" if pure and main is not None else ""
+        if best_mix:
+            target = Target.of(None, planner.file_bytes(jobs, label), include_types)
+        if target is not None:
+            if not (dry_run or resume or max_shard_bytes):
+                checks.target(Path(fsdecode(dst)), 0, overwrite)
+            known = sensitivity() if callable(sensitivity) else sensitivity
+            rated = _rated(progress, source)
+            jobs, label = planner.mix(choices, target, known, n_threads, rated), str(target)
+        jobs = [planner.with_encoder(job) for job in jobs]
+        main = main or _most_used(jobs)
+        plans = planner.plans(jobs, main, label)
+        depends = depends_on(source, jobs, plans, matrix, effort, version())
+        output = Output(Path(fsdecode(dst)), plans, depends, resume=resume, overwrite=overwrite, hashes=hashes)
+        checks.not_the_same_file(output.paths, [*source.paths, *([] if matrix is None else [matrix.path])])
+        errors: Sequence[float | None] = [None] * len(jobs)
         if not dry_run:
-            checks.target(Path(fsdecode(dst)), plan.file_bytes, overwrite)
-            errors = _write(source, Path(fsdecode(dst)), plan, jobs, effort, n_threads, overwrite, progress)
+            errors = _write(source, output, jobs, effort, n_threads, progress)
         return QuantizeReport(
             source=source.path,
-            destination=fsdecode(dst),
+            destination=fsdecode(dst) if len(plans) == 1 else str(output.paths[0]),
             type=main.name,
             effort=effort,
             imatrix=None if matrix is None else matrix.path,
             source_bytes=source.file_bytes,
-            n_bytes=plan.file_bytes,
+            n_bytes=sum(part.file_bytes for part in plans),
             seconds=time.monotonic() - started,
             dry_run=dry_run,
             warnings=(*_warnings(jobs, main, matrix), *_unmatched(recipe, source)),
@@ -124,92 +167,58 @@ def quantize(
         )
 
 
-def _importance(choice: Choice, matrix: Imatrix | None, tied: bool) -> Floats | None:
-    """The importance of a tensor's columns, scaled to mean 1; None where it would change nothing or is not known."""
-    target = choice.target
-    if matrix is None or target is None or target.block_weights == 1 or target is choice.tensor.format:
-        return None
-    values = matrix.of(choice.tensor)
-    if values is None and tied and choice.tensor.name == TOKEN_EMBEDDING:
-        values = matrix.of(choice.tensor, OUTPUT)
-    if values is None or not values.any():
-        return None
-    scale = values.mean(axis=1, keepdims=True, dtype=np.float64)
-    return np.where(scale > 0, values / np.where(scale > 0, scale, 1), 1).astype(np.float32)
+def _rated(progress: Progress | None, source: GGUFFile) -> Callable[[str], object]:
+    """A progress callback for the search of a mix."""
+    total = sum(tensor.n_weights for tensor in source.tensors.values())
+    return lambda name: None if progress is None else progress(0, total, name)
 
 
-def _plan(source: GGUFFile, choices: list[Choice], main: Format, matrix: Imatrix | None) -> GGUFPlan:
-    """The new file's header: the old metadata with what has changed, and the tensors in the same order."""
-    plan = GGUFPlan(alignment=source.alignment)
-    for key in source.metadata:
-        if not _STALE_KEYS.match(key):
-            plan.copy(source.metadata, key)
-    if main.file_type >= 0:
-        plan.set(keys.FILE_TYPE, main.file_type, ValueType.UINT32)
-    else:
-        plan.remove(keys.FILE_TYPE)
-    plan.set(keys.QUANTIZATION_VERSION, _QUANTIZATION_VERSION, ValueType.UINT32)
-    _add_provenance(plan, matrix)
-    for choice in choices:
-        type_id = choice.tensor.type_id if choice.target is None else choice.target.id
-        plan.add_tensor(choice.tensor.name, choice.tensor.shape, type_id)
-    return plan
-
-
-def _add_provenance(plan: GGUFPlan, matrix: Imatrix | None) -> None:
-    """What made the file. Names only: the folders of whoever made it are nobody's business."""
-    from importlib.metadata import version
-
-    plan.set(keys.IQRUN_VERSION, version("iqrun"), ValueType.STRING)
-    if matrix is None:
-        return
-    plan.set(keys.QUANTIZE_IMATRIX_FILE, Path(matrix.path).name, ValueType.STRING)
-    if matrix.dataset:
-        plan.set(keys.QUANTIZE_IMATRIX_DATASET, PurePath(matrix.dataset).name, ValueType.STRING)
-    plan.set(keys.QUANTIZE_IMATRIX_N_ENTRIES, len(matrix.entries), ValueType.UINT32)
-    if matrix.n_chunks:
-        plan.set(keys.QUANTIZE_IMATRIX_N_CHUNKS, matrix.n_chunks, ValueType.UINT32)
+def _most_used(jobs: Sequence[Job]) -> Format:
+    """The type that holds most of the weights."""
+    n_weights: dict[Format, int] = {}
+    for job in jobs:
+        if job.choice.target is not None:
+            n_weights[job.choice.target] = n_weights.get(job.choice.target, 0) + job.choice.tensor.n_weights
+    return max(n_weights, key=lambda row: n_weights[row])
 
 
 def _write(
     source: GGUFFile,
-    path: Path,
-    plan: GGUFPlan,
-    jobs: list[Job],
+    output: Output,
+    jobs: Sequence[Job],
     effort: Effort,
     n_threads: int,
-    overwrite: bool,
     progress: Progress | None,
-) -> list[float | None]:
-    """Streams all tensors into the new file; returns their relative errors."""
+) -> list[float]:
+    """Streams all tensors that are not there yet into the output; returns the relative errors of all."""
     total = sum(job.choice.tensor.n_weights for job in jobs)
-    errors: list[float | None] = []
-    done, error, norm = 0, 0.0, 0.0
-    stream = encode_all(source, jobs, effort, n_threads)
-    with GGUFWriter(path, plan, overwrite=overwrite) as writer, closing(stream):
-        for encoded in stream:
-            writer.write(encoded.data)
-            done += encoded.piece.n_weights
-            error, norm = error + encoded.error, norm + encoded.norm
-            if encoded.piece.is_end:
-                errors.append(sqrt(error / norm) if norm > 0 else 0.0)
-                error, norm = 0.0, 0.0
-            if progress is not None:
-                progress(done, total, encoded.piece.job.choice.tensor.name)
-    return errors
+    with output:
+        n_finished = len(output.finished)
+        done, error, norm = sum(job.choice.tensor.n_weights for job in jobs[:n_finished]), 0.0, 0.0
+        with closing(encode_all(source, jobs[n_finished:], effort, n_threads)) as stream:
+            for encoded in stream:
+                output.write(encoded.data)
+                done += encoded.piece.n_weights
+                error, norm = error + encoded.error, norm + encoded.norm
+                if encoded.piece.is_end:
+                    source.check_unchanged()  # a tensor of other bytes must never count as finished
+                    output.finish_tensor(sqrt(error / norm) if norm > 0 else 0.0)
+                    error, norm = 0.0, 0.0
+                if progress is not None:
+                    progress(done, total, encoded.piece.job.choice.tensor.name)
+        return [tensor.relative_error for tensor in output.finished]
 
 
 def _tensor_report(job: Job, relative_error: float | None) -> TensorReport:
     choice = job.choice
     tensor, target = choice.tensor, choice.target
-    n_bytes = tensor.n_bytes if target is None else tensor.n_rows * target.row_bytes(tensor.n_cols)
     return TensorReport(
         name=tensor.name,
         shape=tensor.shape,
         source=tensor.type.name,
         target=tensor.type.name if target is None else target.name,
         fallback=choice.wanted.name if choice.fallback and choice.wanted is not None else None,
-        n_bytes=n_bytes,
+        n_bytes=job.n_bytes,
         weighted=job.importance is not None,
         relative_error=relative_error,
     )
@@ -223,10 +232,17 @@ def _warnings(jobs: list[Job], main: Format, matrix: Imatrix | None) -> tuple[st
     blind = [job.choice.tensor.name for job in low_bit if job.importance is None]
     if matrix is not None and blind:
         found.append(f"the importance matrix says nothing about {_listed(blind)}: encoded without it")
-    replaced = [job.choice.tensor.name for job in jobs if job.choice.fallback]
+    replaced = [job for job in jobs if job.choice.fallback]
     if replaced:
-        found.append(f"rows that do not fill whole blocks got a wider type: {_listed(replaced)}")
+        names = _listed([job.choice.tensor.name for job in replaced])
+        found.append(f"rows that do not fill whole blocks got a wider type ({_growth(replaced)} bytes more): {names}")
     return tuple(found)
+
+
+def _growth(jobs: Sequence[Job]) -> int:
+    """The bytes that tensors take more than they would in the type wanted."""
+    wanted = sum(job.choice.tensor.n_weights * job.choice.wanted.bpw / 8 for job in jobs if job.choice.wanted)
+    return sum(job.n_bytes for job in jobs) - round(wanted)
 
 
 def _unmatched(recipe: Recipe, source: GGUFFile) -> list[str]:

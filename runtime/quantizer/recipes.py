@@ -1,7 +1,6 @@
-"""Which type for which tensor: tables, and the few rules that read them.
+"""Which type for which tensor: what the user said, else the mix of the file's type.
 
-A file "of type T" is a mix: most matrices in T, the few that hurt most in something wider. The mixes below take no
-more bytes than those that people know under the same names.
+A file "of type T" is a mix: most matrices in T, the few that hurt most in something wider (`recipe_tables`).
 """
 
 from __future__ import annotations
@@ -13,40 +12,14 @@ from types import MappingProxyType
 
 from iqrun.errors import QuantizeError
 from iqrun.formats import FORMATS, Format, by_name
-from iqrun.gguf import TensorInfo
+from iqrun.gguf import GGUFFile, TensorInfo
+from iqrun.quantizer.recipe_tables import BASE, GQA, MOE, Table
 
 TOKEN_EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
 
-# What a matrix does in the model, by its name; the first match counts. `tied` is the token embedding of a model
-# without output.weight: it is also the output matrix.
-_ROLES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("embedding", re.compile(r"^(token_embd|per_layer_token_embd)\.weight$")),
-    ("output", re.compile(r"^output\.weight$")),
-    ("attn_v", re.compile(r"\.attn_v\.weight$")),
-    ("attn_output", re.compile(r"\.attn_output\.weight$")),
-)
-
-# Types of the roles that differ from the file's type.
-RECIPES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "IQ2_KS": {"output": "IQ5_K", "tied": "IQ4_K", "attn_v": "IQ4_K"},
-        "IQ2_K": {"output": "IQ5_K", "tied": "IQ4_K", "attn_v": "IQ4_K", "attn_output": "IQ3_K"},
-        "IQ2_KL": {"output": "IQ5_K", "tied": "IQ4_K", "attn_v": "IQ4_KS"},
-        "IQ3_KS": {"output": "IQ5_K", "tied": "IQ4_K", "attn_v": "IQ4_KS"},
-        "IQ3_K": {"output": "IQ5_K", "tied": "IQ4_K", "attn_v": "IQ4_K"},
-        "IQ4_KSS": {"output": "Q6_K", "tied": "IQ5_K", "attn_v": "IQ5_K"},
-        "IQ4_KS": {"output": "Q6_K", "tied": "IQ5_K", "attn_v": "IQ5_K"},
-        "IQ4_K": {"output": "Q6_K", "tied": "Q6_K", "attn_v": "IQ5_K"},
-        "IQ5_KS": {"output": "Q6_K", "tied": "Q6_K"},
-        "IQ5_K": {"output": "Q6_K", "tied": "Q6_K"},
-        "Q4_0": {"output": "Q6_K", "tied": "Q6_K"},
-        "Q4_1": {"output": "Q6_K", "tied": "Q6_K"},
-        "Q5_0": {"output": "Q6_K", "tied": "Q6_K"},
-        "Q5_1": {"output": "Q6_K", "tied": "Q6_K"},
-        "IQ4_NL": {"output": "Q6_K", "tied": "Q6_K"},
-    }
-)
+_EMBEDDINGS = frozenset({TOKEN_EMBEDDING, "per_layer_token_embd.weight"})
+_ROLE = re.compile(r"(?:blk\.\d+\.)?(.+)\.weight")
 
 # Rows that do not fill whole blocks: the narrowest type of 32-blocks that loses nothing against the one wanted.
 # These are the substitutes in the files of the field.
@@ -78,16 +51,49 @@ class Choice:
         tensor: the tensor in the old file.
         target: its new type; None means that the bytes are copied.
         wanted: the type that the recipe or an override named; differs from `target` after a fallback.
+        free: the recipe named it, so that another type would do as well; not the user or the nature of the tensor.
     """
 
     tensor: TensorInfo
     target: Format | None
     wanted: Format | None
+    free: bool = False
 
     @property
     def fallback(self) -> bool:
         """Whether the type wanted did not fit the rows."""
         return self.target is not self.wanted
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What kind of model it is.
+
+    Attributes:
+        tied: it has no output matrix of its own: the token embedding is both.
+        gqa: at least four query heads share a KV head.
+        moe: it has experts.
+    """
+
+    tied: bool = False
+    gqa: bool = False
+    moe: bool = False
+
+    @staticmethod
+    def of(tensors: Mapping[str, TensorInfo]) -> Traits:
+        """The traits of a model with these tensors."""
+        keys = {name: info.n_rows for name, info in tensors.items() if name.endswith(".attn_k.weight")}
+        queries = {name: tensors.get(name.replace(".attn_k.", ".attn_q.")) for name in keys}
+        return Traits(
+            tied=OUTPUT not in tensors,
+            gqa=any(4 * n <= (0 if (q := queries[name]) is None else q.n_rows) for name, n in keys.items()),
+            moe=any(name.endswith("_exps.weight") for name in tensors),
+        )
+
+    @property
+    def tables(self) -> list[Table]:
+        """Where to look for a mix, the most special first."""
+        return [*([MOE] if self.moe else []), *([GQA] if self.gqa else []), BASE]
 
 
 class Recipe:
@@ -109,45 +115,60 @@ class Recipe:
             FormatError: a type name is unknown.
             QuantizeError: a type cannot be written, or a regular expression is wrong.
         """
-        self._main = _writable(main)
-        self._mix = {} if pure else RECIPES.get(main.name, {})
-        self._overrides = [(_pattern(regex), _writable(by_name(name))) for regex, name in tensor_types]
-        self._output = None if output_type is None else _writable(by_name(output_type))
-        self._embedding = None if embedding_type is None else _writable(by_name(embedding_type))
+        self._main = writable(main)
+        self._pure = pure
+        self._overrides = [(_pattern(regex), writable(by_name(name))) for regex, name in tensor_types]
+        self._output = None if output_type is None else writable(by_name(output_type))
+        self._embedding = None if embedding_type is None else writable(by_name(embedding_type))
         self._keep_f32 = None if keep_f32 is None else _pattern(keep_f32)
 
-    def choose(self, tensor: TensorInfo, *, tied: bool) -> Choice:
-        """The type of `tensor`; `tied`: the model has no output matrix of its own."""
-        wanted = self._wanted(tensor, tied)
-        return Choice(tensor, None if wanted is None else fitting(wanted, tensor.n_cols), wanted)
+    def choose_all(self, source: GGUFFile) -> list[Choice]:
+        """The types of all tensors of a model."""
+        traits = Traits.of(source.tensors)
+        return [self.choose(tensor, traits) for tensor in source.tensors.values()]
+
+    def choose(self, tensor: TensorInfo, traits: Traits) -> Choice:
+        """The type of a tensor of such a model."""
+        is_output = tensor.name == OUTPUT or (traits.tied and tensor.name == TOKEN_EMBEDDING)
+        wanted = self._named(tensor, is_output)
+        free = wanted is None and _is_matrix(tensor)
+        if free:
+            wanted = self._by_role("tied" if is_output and traits.tied else _role(tensor.name), traits)
+        elif wanted is None and self._main.name == "F32" and not _is_integer(tensor):
+            wanted = self._main
+        return Choice(tensor, None if wanted is None else fitting(wanted, tensor.n_cols), wanted, free)
 
     def unmatched(self, names: Collection[str]) -> list[str]:
         """The regular expressions that are found in none of the tensors' names: most likely a slip of the pen."""
         patterns = [pattern for pattern, _ in self._overrides] + ([self._keep_f32] if self._keep_f32 else [])
         return [p.pattern for p in patterns if not any(p.search(name) for name in names)]
 
-    def _wanted(self, tensor: TensorInfo, tied: bool) -> Format | None:
+    def _named(self, tensor: TensorInfo, is_output: bool) -> Format | None:
+        """What the user said about the tensor."""
         for pattern, chosen in self._overrides:
             if pattern.search(tensor.name):
                 return chosen
         if self._keep_f32 is not None and self._keep_f32.search(tensor.name):
             return FORMATS["F32"]
-        if tensor.format is None and tensor.type.block_weights == 1:
-            return None  # integers: indices, not weights
-        if self._main.name == "F32":
-            return self._main
-        if len(tensor.shape) < 2 or _KEPT.search(tensor.name):
-            return None
-        return self._by_role(_role(tensor.name), tied)
-
-    def _by_role(self, role: str, tied: bool) -> Format:
-        is_output = role == "output" or (role == "embedding" and tied)
-        if role == "embedding" and self._embedding is not None:
+        if tensor.name in _EMBEDDINGS and self._embedding is not None:
             return self._embedding
-        if is_output and self._output is not None:
-            return self._output
-        name = self._mix.get("tied" if is_output and role == "embedding" else role)
-        return self._main if name is None else FORMATS[name]
+        return self._output if is_output else None
+
+    def _by_role(self, role: str, traits: Traits) -> Format:
+        if self._pure:
+            return self._main
+        mixes = [table[self._main.name] for table in traits.tables if self._main.name in table]
+        return next((FORMATS[mix[role]] for mix in mixes if role in mix), self._main)
+
+
+def _is_integer(tensor: TensorInfo) -> bool:
+    """Whether it holds indices, not weights."""
+    return tensor.format is None and tensor.type.block_weights == 1
+
+
+def _is_matrix(tensor: TensorInfo) -> bool:
+    """Whether it is worth quantizing."""
+    return len(tensor.shape) >= 2 and not _is_integer(tensor) and not _KEPT.search(tensor.name)
 
 
 def fitting(wanted: Format, n_cols: int) -> Format:
@@ -159,10 +180,17 @@ def fitting(wanted: Format, n_cols: int) -> Format:
 
 
 def _role(name: str) -> str:
-    return next((role for role, pattern in _ROLES if pattern.search(name)), "")
+    """``blk.3.attn_v.weight`` is an ``attn_v``."""
+    found = _ROLE.fullmatch(name)
+    return "" if found is None else found[1]
 
 
-def _writable(format_: Format) -> Format:
+def writable(format_: Format) -> Format:
+    """The type itself.
+
+    Raises:
+        QuantizeError: iqrun does not write it.
+    """
     if not format_.can_encode:
         names = ", ".join(row.name for row in FORMATS.values() if row.can_encode)
         raise QuantizeError(f"iqrun reads {format_.name} but does not write it; choose one of {names}")

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from os import PathLike
 
-from iqrun.errors import TokenizerError
+from iqrun.errors import TokenizerError, shown
 from iqrun.gguf.reader import GGUFFile
+from iqrun.tokenizer.exit_gate import gate
 from iqrun.tokenizer.special import PLAIN_MARK, SpecialSplitter
 from iqrun.tokenizer.streaming import StreamDecoder
 from iqrun.tokenizer.vocab import TokenType, Vocab, read_vocab
@@ -58,7 +59,7 @@ class Tokenizer(ABC):
 
             return BPETokenizer(vocab)
         known = ", ".join(f"{name!r} ({what})" for name, what in MODELS.items())
-        raise TokenizerError(f"{file.path}: tokenizer model {vocab.model!r} is not supported; iqrun knows {known}")
+        raise TokenizerError(f"{file.path}: tokenizer model {shown(vocab.model)} is not supported; iqrun knows {known}")
 
     @property
     def n_vocab(self) -> int:
@@ -104,7 +105,9 @@ class Tokenizer(ABC):
                 ids.append(part)
             else:
                 plain = part.replace(PLAIN_MARK, "") if parse_special else part
-                ids.extend(self._known(self._encode_text(plain)))
+                with gate:
+                    found = self._encode_text(plain)
+                ids.extend(self._known(found))
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids

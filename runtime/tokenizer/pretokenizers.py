@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iqrun.errors import TokenizerError
+from iqrun.errors import TokenizerError, shown
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ def find_pretokenizer(name: str | None) -> PreTokenizer:
     found = PRETOKENIZERS.get("default" if name is None else name)
     if found is None:
         known = ", ".join(sorted(PRETOKENIZERS))
-        raise TokenizerError(f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; iqrun knows: {known}")
+        raise TokenizerError(f"pre-tokenizer {shown(name)} (tokenizer.ggml.pre) is not supported; iqrun knows: {known}")
     return found

@@ -35,7 +35,7 @@ unpack_wheels() {
     "$python" -m pip -q download --dest "$cache/wheels" --only-binary=:all: --implementation cp --python-version 3.11 \
         --abi cp311 --abi abi3 --abi none --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
         --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-        cffi numpy jinja2 sentencepiece tokenizers prompt_toolkit platformdirs pytest hypothesis gguf pexpect
+        cffi numpy jinja2 sentencepiece tokenizers prompt_toolkit platformdirs pytest hypothesis gguf pexpect pyte
     for wheel in "$cache"/wheels/*.whl; do "$python" -m zipfile -e "$wheel" "$site"; done
 }
 

@@ -36,9 +36,20 @@ run_tests() {
     done
 }
 
+# Every allocation and thread start fails once.
+run_faults() { # COMPILER FLAG...
+    local compiler=$1 wrapped=(malloc calloc realloc aligned_alloc pthread_create free)
+    shift
+    echo "== test_faults: $compiler $*"
+    "$compiler" "${flags[@]}" "$@" "${small[@]}" quantize/*.c "$build"/native/*.o "$root/tests/c/test_faults.c" \
+        "${wrapped[@]/#/-Wl,--wrap=}" -o "$build/test_faults" -lm
+    "$build/test_faults" || failures=$((failures + 1))
+}
+
 compile_kernels native "${CC:-cc}"
 run_tests native "${CC:-cc}" "" -g -fsanitize=address,undefined -fno-sanitize-recover=all
 run_tests native "${CC:-cc}" "" -g -fsanitize=thread
+run_faults "${CC:-cc}" -g -fsanitize=undefined -fno-sanitize-recover=all
 if command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null; then
     compile_kernels aarch64 aarch64-linux-gnu-gcc
     for cpu in cortex-a76 cortex-a72; do

@@ -111,8 +111,10 @@ static iq_program *create_program(const model *m, iq_error *error) {
 /* The n-th batch of a history that depends on nothing but n: one to MAX_TOKENS tokens of two sequences. */
 static iq_batch make_batch(uint32_t n, int32_t *token, int32_t *seq) {
     uint64_t state = n;
-    iq_batch batch = {
-        .n_tokens = n % 3 == 0 ? 1 : 1 + (uint32_t)(next_random(&state) % MAX_TOKENS), .token = token, .seq = seq};
+    iq_batch batch = {.n_tokens = n % 3 == 0 ? 1 : 1 + (uint32_t)(next_random(&state) % MAX_TOKENS),
+                      .token = token,
+                      .seq = seq,
+                      .way = (int32_t)(n / 3 % 3)};
     for (uint32_t i = 0; i < batch.n_tokens; i++) {
         token[i] = (int32_t)(next_random(&state) % N_VOCAB);
         seq[i] = (int32_t)(next_random(&state) % 2);
@@ -120,9 +122,22 @@ static iq_batch make_batch(uint32_t n, int32_t *token, int32_t *seq) {
     return batch;
 }
 
+/* Puts sequence 1 away and takes it back: nothing may change. */
+static int save_and_load(iq_context *c) {
+    const uint32_t length = iq_seq_length(c, 1);
+    const size_t bytes = (size_t)iq_seq_state_bytes(c, length);
+    void *data = malloc(bytes + 1);
+    int faults = !data || iq_seq_export(c, 1, length, data, bytes, NULL) != IQ_OK;
+    faults += iq_seq_export(c, 1, length, data, bytes + 1, NULL) != IQ_ERR_ARGUMENT;
+    faults += iq_seq_import(c, 1, length + 1, data, bytes, NULL) != IQ_ERR_ARGUMENT;
+    faults += iq_seq_import(c, 1, length, data, bytes, NULL) != IQ_OK || iq_seq_length(c, 1) != length;
+    free(data);
+    return faults;
+}
+
 /* Makes room as a chat does: sequence 1 becomes a copy of a part of sequence 0. */
 static int keep_short(iq_context *c) {
-    int faults = 0;
+    int faults = save_and_load(c);
     if (iq_seq_length(c, 0) > 100) faults += iq_seq_truncate(c, 0, 70, NULL) != IQ_OK;
     if (iq_seq_length(c, 1) > 100) faults += iq_seq_copy(c, 0, 1, iq_seq_length(c, 0) / 2, NULL) != IQ_OK;
     return faults;
@@ -195,7 +210,8 @@ static int test_short_lives(const iq_program *program) {
         const int32_t token = 1, seq = 0;
         float logits[N_VOCAB];
         faults += iq_context_create(program, &params, &context, NULL) != IQ_OK;
-        if (n % 3 == 0) faults += iq_step(context, &(iq_batch){1, &token, &seq, NULL}, logits, NULL) != IQ_OK;
+        if (n % 3 == 0)
+            faults += iq_step(context, &(iq_batch){.n_tokens = 1, .token = &token, .seq = &seq}, logits, NULL) != IQ_OK;
         iq_context_free(context);
     }
     return faults;

@@ -133,6 +133,14 @@ void iq_context_free(iq_context *context) {
     free(context);
 }
 
+iq_status iq_context_enter(iq_context *context, iq_error *error) {
+    if (!context) return iq_fail(error, IQ_ERR_ARGUMENT, "there is no context");
+    if (!atomic_exchange_explicit(&context->in_call, true, memory_order_acquire)) return IQ_OK;
+    return iq_fail(error, IQ_ERR_ARGUMENT, "the context is in use by another thread: give each thread its own context");
+}
+
+void iq_context_leave(iq_context *context) { atomic_store_explicit(&context->in_call, false, memory_order_release); }
+
 void iq_context_cancel(iq_context *context) {
     if (context) atomic_store_explicit(&context->cancelled, true, memory_order_relaxed);
 }

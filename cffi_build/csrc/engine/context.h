@@ -25,6 +25,7 @@ typedef struct {
     uint32_t *output;    /* token index of each wanted output */
     uint32_t *n_new;     /* per sequence: tokens in this batch */
     iq_tile *tiles;
+    iq_step_way way;
 } iq_step_batch;
 
 /* The stage in progress: written between stages, read by all threads. */
@@ -66,6 +67,7 @@ struct iq_context {
 
     _Atomic bool in_call, cancelled;
     bool stepping, failed; /* between iq_step_begin and iq_step_end; a run of it was cancelled */
+    bool skipped;          /* iq_step_seek passed over ops of it */
     uint32_t next_op;
     uint32_t next_stage, end_stage; /* of the iq_step_run in progress */
 
@@ -73,6 +75,10 @@ struct iq_context {
     double *seconds; /* per op */
     uint64_t profile_start;
 };
+
+/* A context serves one call at a time: enter refuses (IQ_ERR_ARGUMENT) while another thread is in one. */
+iq_status iq_context_enter(iq_context *context, iq_error *error);
+void iq_context_leave(iq_context *context);
 
 IQ_INLINE uint32_t iq_domain_rows(const iq_context *context, int32_t buffer) {
     const bool outputs = context->program->buffers[buffer].domain == IQ_ROWS_OUTPUTS;

@@ -157,3 +157,54 @@ iq_status iq_kv_copy(iq_kv_cache *kv, uint32_t src, uint32_t dst, uint32_t lengt
     share_blocks(kv, src, dst, length);
     return IQ_OK;
 }
+
+/* ---- state: the rows of one sequence, without the blocks ------------------------------------------------------ */
+
+/* Copies the rows of one KV head (in k or in v): out of the cache, or into it. Returns their bytes. */
+static size_t copy_head(const iq_kv_layer *layer, uint8_t *head, const uint32_t *table, uint32_t length, uint8_t *out,
+                        const uint8_t *in) {
+    for (uint32_t first = 0; first < length; first += IQ_KV_BLOCK) {
+        const uint32_t left = length - first, n = left < IQ_KV_BLOCK ? left : IQ_KV_BLOCK;
+        uint8_t *rows = head + table[first / IQ_KV_BLOCK] * layer->block_bytes;
+        const size_t at = first * layer->row_bytes, bytes = n * layer->row_bytes;
+        if (out) {
+            memcpy(out + at, rows, bytes);
+        } else {
+            memcpy(rows, in + at, bytes);
+        }
+    }
+    return length * layer->row_bytes;
+}
+
+static void copy_state(const iq_kv_cache *kv, uint32_t seq, uint32_t length, uint8_t *out, const uint8_t *in) {
+    size_t at = 0;
+    for (uint32_t i = 0; i < kv->n_layer; i++) {
+        const iq_kv_layer *layer = &kv->layers[i];
+        uint8_t *const sides[] = {layer->k, layer->v};
+        for (int side = 0; side < 2; side++) {
+            for (size_t head = 0; head < layer->block_bytes; head += layer->head_bytes) {
+                at += copy_head(layer, sides[side] + head, iq_kv_table(kv, seq), length, out ? out + at : NULL,
+                                in ? in + at : NULL);
+            }
+        }
+    }
+}
+
+void iq_kv_export(const iq_kv_cache *kv, uint32_t seq, uint32_t length, uint8_t *data) {
+    copy_state(kv, seq, length, data, NULL);
+}
+
+iq_status iq_kv_import(iq_kv_cache *kv, uint32_t seq, uint32_t length, const uint8_t *data, iq_error *error) {
+    const uint32_t needed = iq_kv_blocks(length), usable = kv->n_free + blocks_freed(kv, seq);
+    if (needed > usable) {
+        return iq_fail(error, IQ_ERR_KV_FULL,
+                       "a state of %u tokens needs %u KV blocks of %d positions, %u of %u can be used: "
+                       "truncate a sequence, or make the context (n_ctx) larger",
+                       length, needed, IQ_KV_BLOCK, usable, kv->n_block);
+    }
+    iq_kv_truncate(kv, seq, 0);
+    for (uint32_t i = 0; i < needed; i++) iq_kv_table(kv, seq)[i] = take_block(kv);
+    kv->length[seq] = length;
+    copy_state(kv, seq, length, NULL, data);
+    return IQ_OK;
+}

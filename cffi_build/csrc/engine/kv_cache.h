@@ -42,6 +42,10 @@ void iq_kv_rollback(iq_kv_cache *kv);
 void iq_kv_truncate(iq_kv_cache *kv, uint32_t seq, uint32_t length);
 iq_status iq_kv_copy(iq_kv_cache *kv, uint32_t src, uint32_t dst, uint32_t length, iq_error *error);
 
+/* The rows of the first `length` positions, as iqrun.h describes them for iq_seq_export. */
+void iq_kv_export(const iq_kv_cache *kv, uint32_t seq, uint32_t length, uint8_t *data);
+iq_status iq_kv_import(iq_kv_cache *kv, uint32_t seq, uint32_t length, const uint8_t *data, iq_error *error);
+
 IQ_INLINE uint32_t iq_kv_blocks(uint64_t n_positions) {
     return (uint32_t)((n_positions + IQ_KV_BLOCK - 1) / IQ_KV_BLOCK);
 }

@@ -101,6 +101,12 @@ static const void *x_of(const iq_context *c, const iq_program_weight *w, int32_t
     return c->companions[at] + token * iq_q8_blocks(w->n_cols);
 }
 
+static iq_matmul_shape shape_of(const iq_context *c, int32_t buffer) {
+    if (c->batch.way == IQ_STEP_AUTO) return IQ_SHAPE_AUTO;
+    const bool outputs = c->program->buffers[buffer].domain == IQ_ROWS_OUTPUTS;
+    return c->batch.way == IQ_STEP_PREFILL && !outputs ? IQ_SHAPE_MANY : IQ_SHAPE_FEW;
+}
+
 /* y[token][row] of the part, from weight `slot` of the op, with its bias. */
 static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, float *y, size_t y_stride, bool add,
                      uint32_t thread) {
@@ -118,6 +124,7 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
         .y_stride = y_stride,
         .scratch = c->threads[thread].scratch,
         .add = add,
+        .shape = shape_of(c, op->src[0]),
     });
     if (op->bias[slot] < 0) return;
     const float *bias = c->program->weights[op->bias[slot]].vector + part->first_row;

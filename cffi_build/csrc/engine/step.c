@@ -4,16 +4,6 @@
 #include "engine/stage.h"
 #include "engine/wait.h"
 
-/* ---- one call at a time ------------------------------------------------------------------------------------- */
-
-static iq_status enter(iq_context *c, iq_error *error) {
-    if (!c) return iq_fail(error, IQ_ERR_ARGUMENT, "there is no context");
-    if (!atomic_exchange_explicit(&c->in_call, true, memory_order_acquire)) return IQ_OK;
-    return iq_fail(error, IQ_ERR_ARGUMENT, "the context is in use by another thread: give each thread its own context");
-}
-
-static void leave(iq_context *c) { atomic_store_explicit(&c->in_call, false, memory_order_release); }
-
 /* ---- the batch ---------------------------------------------------------------------------------------------- */
 
 static iq_status check_batch(const iq_context *c, const iq_batch *in, iq_error *error) {
@@ -34,12 +24,16 @@ static iq_status check_batch(const iq_context *c, const iq_batch *in, iq_error *
                            in->seq[i], c->params.n_seq);
         }
     }
+    if (in->way < IQ_STEP_AUTO || in->way > IQ_STEP_PREFILL) {
+        return iq_fail(error, IQ_ERR_ARGUMENT, "there is no way %d to do a step", in->way);
+    }
     return IQ_OK;
 }
 
 static void place_tokens(iq_context *c, const iq_batch *in) {
     iq_step_batch *b = &c->batch;
     b->n_tokens = in->n_tokens;
+    b->way = (iq_step_way)in->way;
     memset(b->n_new, 0, c->params.n_seq * sizeof *b->n_new);
     for (uint32_t i = 0; i < in->n_tokens; i++) {
         b->token[i] = in->token[i];
@@ -83,7 +77,7 @@ static iq_status begin(iq_context *c, const iq_batch *in, iq_error *error) {
     note_outputs(&c->batch, in->want);
     cut_tiles(&c->batch, c->program->max_group);
     c->stepping = true;
-    c->failed = false;
+    c->failed = c->skipped = false;
     c->next_op = 0;
     atomic_store_explicit(&c->cancelled, false, memory_order_relaxed);
     return IQ_OK;
@@ -142,7 +136,7 @@ static iq_status run(iq_context *c, uint32_t first_op, uint32_t last_op, iq_erro
 /* A batch whose keys and values are not all in the cache is never kept. */
 static void end(iq_context *c, bool commit) {
     if (!c->stepping) return;
-    if (commit && !c->failed && c->next_op >= c->program->n_op_caching) {
+    if (commit && !c->failed && !c->skipped && c->next_op >= c->program->n_op_caching) {
         iq_kv_commit(&c->kv);
     } else {
         iq_kv_rollback(&c->kv);
@@ -168,84 +162,31 @@ static iq_status run_all(iq_context *c, const iq_batch *in, float *output, iq_er
 /* ---- the API ------------------------------------------------------------------------------------------------ */
 
 iq_status iq_step(iq_context *context, const iq_batch *batch, float *output, iq_error *error) {
-    iq_status status = enter(context, error);
+    iq_status status = iq_context_enter(context, error);
     if (status != IQ_OK) return status;
     status = run_all(context, batch, output, error);
-    leave(context);
+    iq_context_leave(context);
     return status;
 }
 
 iq_status iq_step_begin(iq_context *context, const iq_batch *batch, iq_error *error) {
-    iq_status status = enter(context, error);
+    iq_status status = iq_context_enter(context, error);
     if (status != IQ_OK) return status;
     status = begin(context, batch, error);
-    leave(context);
+    iq_context_leave(context);
     return status;
 }
 
 iq_status iq_step_run(iq_context *context, uint32_t first_op, uint32_t last_op, iq_error *error) {
-    iq_status status = enter(context, error);
+    iq_status status = iq_context_enter(context, error);
     if (status != IQ_OK) return status;
     status = run(context, first_op, last_op, error);
-    leave(context);
+    iq_context_leave(context);
     return status;
 }
 
 void iq_step_end(iq_context *context, int commit) {
-    if (enter(context, NULL) != IQ_OK) return;
+    if (iq_context_enter(context, NULL) != IQ_OK) return;
     end(context, commit != 0);
-    leave(context);
+    iq_context_leave(context);
 }
-
-/* ---- sequences ---------------------------------------------------------------------------------------------- */
-
-static iq_status check_idle(const iq_context *c, iq_error *error) {
-    return c->stepping ? iq_fail(error, IQ_ERR_ARGUMENT, "a step is open: end it before changing sequences") : IQ_OK;
-}
-
-static iq_status check_seq(const iq_context *c, int32_t seq, uint32_t length, iq_error *error) {
-    if (seq < 0 || (uint32_t)seq >= c->params.n_seq) {
-        return iq_fail(error, IQ_ERR_ARGUMENT, "there is no sequence %d, the context has %u", seq, c->params.n_seq);
-    }
-    if (length > c->kv.length[seq]) {
-        return iq_fail(error, IQ_ERR_ARGUMENT, "sequence %d has %u tokens, fewer than %u", seq, c->kv.length[seq],
-                       length);
-    }
-    return IQ_OK;
-}
-
-static iq_status truncate_sequence(iq_context *c, int32_t seq, uint32_t length, iq_error *error) {
-    iq_status status = check_idle(c, error);
-    if (status == IQ_OK) status = check_seq(c, seq, length, error);
-    if (status == IQ_OK) iq_kv_truncate(&c->kv, (uint32_t)seq, length);
-    return status;
-}
-
-static iq_status copy_sequence(iq_context *c, int32_t src, int32_t dst, uint32_t length, iq_error *error) {
-    iq_status status = check_idle(c, error);
-    if (status == IQ_OK) status = check_seq(c, src, length, error);
-    if (status == IQ_OK) status = check_seq(c, dst, 0, error);
-    return status == IQ_OK ? iq_kv_copy(&c->kv, (uint32_t)src, (uint32_t)dst, length, error) : status;
-}
-
-iq_status iq_seq_truncate(iq_context *context, int32_t seq, uint32_t length, iq_error *error) {
-    iq_status status = enter(context, error);
-    if (status != IQ_OK) return status;
-    status = truncate_sequence(context, seq, length, error);
-    leave(context);
-    return status;
-}
-
-iq_status iq_seq_copy(iq_context *context, int32_t src, int32_t dst, uint32_t length, iq_error *error) {
-    iq_status status = enter(context, error);
-    if (status != IQ_OK) return status;
-    status = copy_sequence(context, src, dst, length, error);
-    leave(context);
-    return status;
-}
-
-uint32_t iq_seq_length(const iq_context *context, int32_t seq) {
-    return seq >= 0 && (uint32_t)seq < context->params.n_seq ? context->kv.length[seq] : 0;
-}
-
-uint32_t iq_kv_free(const iq_context *context) { return context->kv.n_free * IQ_KV_BLOCK; }

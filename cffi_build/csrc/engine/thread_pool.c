@@ -170,10 +170,12 @@ void iq_pool_run(iq_thread_pool *pool, const iq_pool_work *work) {
     }
 }
 
-/* Signals of the host program are its own business: our threads block them all. */
+/* Signals of the host program are its own business: our threads block them all, but for those that a fault of the
+ * thread itself raises. The system ends a process that blocks them, past crash reporters and the map guard. */
 static int start_worker(worker *w) {
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS), sigdelset(&all, SIGSEGV), sigdelset(&all, SIGFPE), sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     const int failure = pthread_create(&w->thread, NULL, worker_main, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

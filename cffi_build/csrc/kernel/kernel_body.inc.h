@@ -50,9 +50,13 @@
             f(IQ2_KS, iq2_ks) f(IQ2_KL, iq2_kl) f(IQ3_K, iq3_k) f(IQ3_KS, iq3_ks) f(IQ4_K, iq4_k) f(IQ4_KS, iq4_ks)    \
                 f(IQ4_KSS, iq4_kss) f(IQ5_K, iq5_k) f(IQ5_KS, iq5_ks) f(IQ6_K, iq6_k)
 
+IQ_INLINE bool few_tokens(const iq_matmul_task *task) {
+    return task->shape == IQ_SHAPE_AUTO ? task->n_tokens <= GEMV_TOKENS : task->shape == IQ_SHAPE_FEW;
+}
+
 #define DEFINE_MATMUL(id, name)                                                                                        \
     static void matmul_##name(const iq_matmul_task *task) {                                                            \
-        if (task->n_tokens <= GEMV_TOKENS)                                                                             \
+        if (few_tokens(task))                                                                                          \
             gemv_shape(unpacker_##name, task);                                                                         \
         else                                                                                                           \
             gemm_shape(unpacker_##name, task);                                                                         \

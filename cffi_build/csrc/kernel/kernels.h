@@ -41,6 +41,9 @@ typedef enum {
 
 #define IQ_SCRATCH_BYTES (256 * 1024) /* per thread, 64-byte aligned */
 
+/* Sums in the order of few or of many tokens; the results of a token do not depend on what shares the task. */
+typedef enum { IQ_SHAPE_AUTO = 0, IQ_SHAPE_FEW, IQ_SHAPE_MANY } iq_matmul_shape;
+
 /* y[t * y_stride + r] = W[r] . x[t]; with `add` the product is added to y. */
 typedef struct {
     const uint8_t *rows; /* n_rows rows of row_bytes each, contiguous, any alignment */
@@ -52,6 +55,7 @@ typedef struct {
     size_t y_stride;     /* floats from one token to the next */
     void *scratch;
     bool add;
+    iq_matmul_shape shape;
 } iq_matmul_task;
 
 typedef void (*iq_matmul_fn)(const iq_matmul_task *task);

@@ -45,6 +45,11 @@ const iq_encoder *iq_encoder_find(int32_t id) {
     return NULL;
 }
 
+const iq_scaled_format *iq_scaled_find(int32_t id) {
+    const iq_encoder *encoder = iq_encoder_find(id);
+    return encoder ? encoder->scaled : NULL;
+}
+
 size_t iq_encode_scratch_bytes(const iq_encoder *encoder, size_t n_cols) {
     if (encoder->scaled) return iq_scaled_scratch_bytes(encoder->scaled, n_cols);
     return encoder->block32 ? iq_blocks32_scratch_bytes() : 0;

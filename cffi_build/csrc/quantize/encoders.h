@@ -11,4 +11,6 @@ extern const iq_scaled_format iq2_k_scaled, iq2_ks_scaled, iq2_kl_scaled, iq3_k_
 extern const iq_block32_format q4_0_block32, q4_1_block32, q5_0_block32, q5_1_block32, q6_0_block32, q8_0_block32,
     iq4_nl_block32;
 
+const iq_scaled_format *iq_scaled_find(int32_t id); /* NULL: this type has no shared scales */
+
 #endif

@@ -51,11 +51,30 @@ static void read_superblock(const iq_scale_group *g, size_t index, iq_superblock
     }
 }
 
-static void write_row_scale(const iq_scaled_format *format, float d, uint8_t *row) {
+void iq_scaled_write_d(const iq_scaled_format *format, float d, uint8_t *row) {
     if (format->rule.d_is_f32)
         memcpy(row, &d, sizeof d);
     else
         iq_store_u16(row, iq_f32_to_f16(d));
+}
+
+static iq_scale_group make_group(const iq_scaled_format *format, const iq_encode_job *job, size_t n_cols) {
+    scaled_scratch *memory = job->scratch;
+    format->make_book(&memory->book);
+    return (iq_scale_group){.book = &memory->book,
+                            .rule = format->rule,
+                            .effort = job->effort,
+                            .sub = format->sub,
+                            .n_set = sets_of(format, n_cols),
+                            .set = memory->set};
+}
+
+float iq_scaled_solve_d(const iq_scaled_format *format, const iq_encode_job *job, const float *x,
+                        const float *importance, size_t n_cols) {
+    iq_scale_group g = make_group(format, job, n_cols);
+    gather_group(x, importance, n_cols, &g);
+    job->search->solve_shared(&g);
+    return g.d;
 }
 
 /* Searches n_cols weights under one d and writes their blocks. */
@@ -73,19 +92,12 @@ static void encode_group(const iq_scaled_format *format, const float *x, const f
 
 void iq_encode_scaled(const iq_scaled_format *format, const iq_encode_job *job, const float *x, const float *importance,
                       size_t n_cols, uint8_t *row) {
-    scaled_scratch *memory = job->scratch;
     const size_t group_cols = format->row_meta_bytes ? n_cols : IQ_SUPERBLOCK;
-    iq_scale_group g = {.book = &memory->book,
-                        .rule = format->rule,
-                        .effort = job->effort,
-                        .sub = format->sub,
-                        .n_set = sets_of(format, n_cols),
-                        .set = memory->set};
-    format->make_book(&memory->book);
+    iq_scale_group g = make_group(format, job, n_cols);
     uint8_t *blocks = row + format->row_meta_bytes;
     for (size_t at = 0; at < n_cols; at += group_cols) {
         encode_group(format, x + at, importance ? importance + at : NULL, group_cols, job->search, &g,
                      blocks + at / IQ_SUPERBLOCK * format->block_bytes);
     }
-    if (format->row_meta_bytes) write_row_scale(format, g.d, row);
+    if (format->row_meta_bytes) iq_scaled_write_d(format, g.d, row);
 }

@@ -25,6 +25,13 @@ typedef struct {
 
 void iq_encode_scaled(const iq_scaled_format *format, const iq_encode_job *job, const float *x, const float *importance,
                       size_t n_cols, uint8_t *row);
+/* The d that iq_encode_scaled would find for n_cols weights, all under one d. */
+float iq_scaled_solve_d(const iq_scaled_format *format, const iq_encode_job *job, const float *x,
+                        const float *importance, size_t n_cols);
+
+/* Writes d in front of a row. */
+void iq_scaled_write_d(const iq_scaled_format *format, float d, uint8_t *row);
+
 size_t iq_scaled_scratch_bytes(const iq_scaled_format *format, size_t n_cols);
 
 #endif

@@ -16,6 +16,8 @@
 #include "quantize/book.h"
 #include "quantize/encode.h"
 
+typedef struct iq_feedback iq_feedback;
+
 #define IQ_LANES 16
 #define IQ_SUB_MOST 32  /* weights per sub-block, at most */
 #define IQ_VARIANTS 4   /* sign of the scale x codebook */
@@ -66,6 +68,7 @@ struct iq_search {
     void (*solve_shared)(iq_scale_group *group); /* one d: fills d, chosen and code */
     void (*solve_scales)(iq_scale_group *group); /* a scale per lane: fills block_scale, block_offset (0) and code */
     void (*solve_ranges)(iq_scale_group *group); /* a scale and an offset per lane, codes from 0 */
+    const iq_feedback *feedback;
 };
 
 #endif

@@ -8,3 +8,4 @@
 #include "quantize/shared_scale.inc.h"
 #include "quantize/own_scale.inc.h"
 #include "quantize/own_range.inc.h"
+#include "quantize/feedback_panel.inc.h"

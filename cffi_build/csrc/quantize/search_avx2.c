@@ -9,5 +9,6 @@ IQ_TARGET_BEGIN("avx2")
 #include "quantize/search.inc.h"
 IQ_TARGET_END
 
-const iq_search iq_search_avx2 = {solve_shared, solve_scales, solve_ranges};
+static const iq_feedback feedback = {add_errors, encode_panel, measure_panel};
+const iq_search iq_search_avx2 = {solve_shared, solve_scales, solve_ranges, &feedback};
 #endif

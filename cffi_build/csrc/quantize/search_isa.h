@@ -3,6 +3,7 @@
 #define IQ_QUANTIZE_SEARCH_ISA_H
 
 #include "base/fp16.h"
+#include "quantize/feedback.h"
 #include "quantize/search.h"
 
 extern const iq_search iq_search_portable;

@@ -4,4 +4,5 @@
 #include "quantize/lanes_portable.h"
 #include "quantize/search.inc.h"
 
-const iq_search iq_search_portable = {solve_shared, solve_scales, solve_ranges};
+static const iq_feedback feedback = {add_errors, encode_panel, measure_panel};
+const iq_search iq_search_portable = {solve_shared, solve_scales, solve_ranges, &feedback};

@@ -1,0 +1,168 @@
+"""Valid inputs for each target, where the fuzzers start: ``python -m fuzz.seeds FOLDER`` writes them as corpora."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from fuzz.targets import state_session
+from iqrun.chat_template import CHATML, PLAIN
+from iqrun.formats import FORMATS
+from iqrun.gguf import GGUFFile, keys
+from iqrun.models.demo import model_path
+from tests.gguf_builder import (
+    BOOL,
+    F32,
+    FLOAT32,
+    INT32,
+    STRING,
+    UINT8,
+    UINT32,
+    UINT64,
+    RawGGUF,
+    kv,
+    kv_array,
+    tiny_llama,
+)
+
+TEMPLATES = (
+    CHATML,
+    PLAIN,
+    "{% for m in messages %}{{ loop.index0 }}{{ m['content'] | trim }}{{ eos_token }}{% endfor %}",
+    "{%- set ns = namespace(x=0) -%}{% for i in range(9) %}{% set ns.x = ns.x + i %}{% endfor %}{{ ns.x ** 2 }}",
+    "{% macro m(a, b='x') %}{{ a ~ b * 3 }}{% endmacro %}{{ m('y') }}{{ messages | length }}{{ messages | tojson }}",
+    "{{ raise_exception('no') if messages[0].role != 'system' else strftime_now('%Y') }}",
+    "{% generation %}{{ '%s %d' % ('a', 1) }}{{ '{:>5}'.format('b') }}{% endgeneration %}{% if 1 in [1] %}{% endif %}",
+    "{{ messages | map(attribute='role') | list | join(', ') | replace('u', 'v') }}{{ (1, 2)[::-1] }}",
+    "{{ {'a': 1}.items() }}{% for m in messages if m.role is string %}{{ loop.last }}{% else %}none{% endfor %}",
+)
+
+
+def container() -> Iterator[bytes]:
+    """A file with every kind of value, and one with tensors of several types."""
+    values = [(UINT8, 1), (INT32, -1), (UINT32, 7), (UINT64, 1 << 40), (FLOAT32, 0.5), (BOOL, True), (STRING, "text")]
+    kvs = [kv(f"k{kind}", kind, value) for kind, value in values]
+    kvs += [
+        kv("general.alignment", UINT32, 32),
+        kv_array("words", STRING, ["a", "bc", ""]),
+        kv_array("n", INT32, [1, 2]),
+    ]
+    yield RawGGUF(kvs=kvs).encode()
+    file = RawGGUF(kvs=kvs[:1])
+    file.add_tensor("one", (256, 2), 138, bytes(220))
+    file.add_tensor("two", (4, 2, 2), F32, bytes(64))
+    yield file.encode()
+
+
+def model() -> Iterator[bytes]:
+    """The smallest complete models of each architecture."""
+    with tempfile.TemporaryDirectory() as folder:
+        for arch in ("llama", "qwen2", "qwen3"):
+            path = tiny_llama(
+                Path(folder) / arch,
+                arch=arch,
+                n_embd=16,
+                n_head=2,
+                n_head_kv=1,
+                n_ff=16,
+                n_layer=1,
+                n_vocab=300,
+                tied=True,
+            )
+            yield path.read_bytes()
+
+
+def tokenizer() -> Iterator[bytes]:
+    """Flags, then pieces: see `fuzz.targets.tokenizer`."""
+    pieces = "<unk>\n<s>\n</s>\n<0x0A>\n<0x61>\n▁\na\nb\n▁a\nab\na_b\nĠ\nĠa\n<|im_end|>\n\n ".encode()
+    for kind in (0, 1):
+        yield bytes([kind, 2, 1, 2, 0, 0, 0, 0]) + pieces
+
+
+def template() -> Iterator[bytes]:
+    """What templates in the field use."""
+    with GGUFFile(model_path()) as file:
+        yield file.metadata.get_str(keys.CHAT_TEMPLATE).encode()
+    yield from (source.encode() for source in TEMPLATES)
+
+
+def imatrix() -> Iterator[bytes]:
+    """One of each format."""
+    file = RawGGUF(kvs=[kv("general.type", STRING, "imatrix"), kv_array("imatrix.datasets", STRING, ["text"])])
+    file.add_tensor("a.in_sum2", (8, 1), F32, struct.pack("<8f", *range(8)))
+    file.add_tensor("a.counts", (1, 1), F32, struct.pack("<f", 2))
+    yield file.encode()
+    entry = struct.pack("<i", 1) + b"a" + struct.pack("<ii4f", 2, 4, 1, 2, 3, 4)
+    yield struct.pack("<i", 2) + entry + entry.replace(b"a", b"b") + struct.pack("<ii", 5, 4) + b"text"
+
+
+def saved_logits() -> Iterator[bytes]:
+    """Two chunks of eight tokens, five logits each."""
+    head = b"_logits_" + struct.pack("<Iii", 8, 5, 2) + struct.pack("<16i", *range(16))
+    yield head + 2 * 3 * (struct.pack("<2f", 0.001, -9.0) + struct.pack("<6H", *range(6)))
+
+
+def state() -> Iterator[bytes]:
+    """A few tokens with their keys and values."""
+    session = state_session()
+    session.truncate(0)
+    session.evaluate([1, 2, 3])
+    yield session.save_state()
+
+
+_SIZES = {size: code for code, size in enumerate((0, 1, 2, 8, 16, 32, 64, 256, 4, 12, 96, 512))}  # of fuzz_program.c
+
+
+def program() -> Iterator[bytes]:
+    """For fuzz/c/fuzz_program.c: embed, q = k = v = W x, attention, select, logits; float and quantized weights."""
+    one, size = struct.pack("<f", 1.0), _SIZES
+    ops = [
+        _op(0, 1, -1, dst=[0], weight=[0], f=one),
+        _op(3, 3, -1, dst=[1, 2, 3], src=[0], weight=[1, 1, 1]),
+        _op(7, 0, 0, dst=[0], src=[1, 2, 3], f=one, heads=(2, 2, 16)),
+        _op(1, 0, -1, dst=[4], src=[0]),
+        _op(3, 1, -1, dst=[5], src=[4], weight=[0]),
+    ]
+    buffers = bytes([size[32], 1] * 4 + [size[32], 2] + [size[8], 2])
+    for kind in ("F32", "F16", "Q8_0", "IQ4_NL"):
+        index = list(FORMATS).index(kind)
+        weights = b"".join(bytes([index, 1, size[rows], size[32], 1]) for rows in (8, 32))
+        head = bytes([len(ops), 6, 2, 1, size[8], 5 + 1])
+        yield head + b"".join(ops) + buffers + weights + bytes([0, 1]) + bytes(range(1, 100))
+
+
+def _op(
+    kind: int,
+    n: int,
+    layer: int,
+    *,
+    dst: Sequence[int] = (),
+    src: Sequence[int] = (),
+    weight: Sequence[int] = (),
+    f: bytes = bytes(4),
+    heads: Sequence[int] = (0, 0, 0),
+) -> bytes:
+    slots = [[*given, -1, -1, -1, -1][:4] for given in (dst, src, weight)]
+    rows = [bytes(slot[i] + 1 for slot in slots) + b"\1" + f * (i == 0) for i in range(4)]
+    return bytes([kind, 0, n + 1, layer + 1]) + b"".join(rows) + bytes(_SIZES[number] for number in (*heads, 0))
+
+
+SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
+    function.__name__: function
+    for function in (container, model, tokenizer, template, imatrix, saved_logits, state, program)
+}
+
+
+def write_corpora(folder: Path) -> None:
+    """One folder per target, one file per seed."""
+    for name, seeds in SEEDS.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index, data in enumerate(seeds()):
+            (folder / name / f"seed-{index}").write_bytes(data)
+
+
+if __name__ == "__main__":
+    write_corpora(Path(sys.argv[1]))

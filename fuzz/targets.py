@@ -1,0 +1,159 @@
+"""What the fuzzers of the Python side run: each target takes any bytes, and may only raise what iqrun promises.
+
+`TARGETS` maps a name to a function. An exception that is not an `IqrunError`, a hang or a crash is a finding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from iqrun.chat_template import ChatTemplate
+from iqrun.errors import IqrunError, QuantizeError, TemplateError, TokenizerError
+from iqrun.gguf import GGUFFile, StringArray
+from iqrun.lowering import NativeProgram
+from iqrun.model import build_program
+from iqrun.quantizer.imatrix import read_imatrix
+from iqrun.saved_logits import SavedLogits
+from iqrun.session import Session
+from iqrun.tokenizer import Tokenizer
+from iqrun.tokenizer.bpe import BPETokenizer
+from iqrun.tokenizer.spm import SentencePieceTokenizer
+from iqrun.tokenizer.vocab import Vocab
+from tests.gguf_builder import tiny_llama
+
+STATE_CHECKSUM_BYTES = 16
+
+_TEXTS = ("", "Once upon a time", " a\n\tb  ", "<s></s><|im_end|>", "äß€😀\ud800\0\uffff")
+_MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi <|im_end|>"},
+    {"role": "assistant", "content": "Yo"},
+    {"role": "user", "content": ""},
+]
+
+
+@contextmanager
+def file_of(data: bytes) -> Iterator[str]:
+    """The bytes as a regular file without a place on the disk."""
+    descriptor = os.memfd_create("fuzz")
+    try:
+        os.write(descriptor, data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def container(data: bytes) -> None:
+    """Header, metadata and tensor bytes: all of it is read, nothing beyond the file."""
+    with file_of(data) as path, suppress(IqrunError), GGUFFile(path) as file:
+        for key, value in file.metadata.items():
+            file.metadata.raw_value(key)
+            list(value) if isinstance(value, StringArray) else repr(value)
+        for name, info in file.tensors.items():
+            assert file.tensor_rows(name).nbytes == info.n_bytes
+
+
+def model(data: bytes) -> None:
+    """A whole model: hyper-parameters, program, vocabulary, template, and a few tokens if it runs."""
+    with file_of(data) as path, suppress(IqrunError), GGUFFile(path) as file:
+        with suppress(IqrunError):
+            ChatTemplate.from_metadata(file.metadata, Tokenizer.from_gguf(file)).render(_MESSAGES)
+        program = build_program(file)
+        with Session(NativeProgram(program), n_ctx=16, n_threads=1) as session:
+            session.evaluate([token % program.n_vocab for token in (1, 2, 3)])
+
+
+def tokenizer(data: bytes) -> None:
+    """A vocabulary of any pieces, scores, types and merges: what it encodes it can decode."""
+    if len(data) < 8:
+        return
+    vocab = _vocabulary(data)
+    kind = SentencePieceTokenizer if vocab.model == "llama" else BPETokenizer
+    with suppress(TokenizerError):
+        made = kind(vocab)
+        for text in (*_TEXTS, data[8:72].decode("utf-8", "replace")):
+            ids = made.encode(text, parse_special=bool(data[1] & 1))
+            assert all(0 <= token_id < made.n_vocab for token_id in ids)
+            made.decode(ids, skip_special=True)
+            made.encode(made.as_plain(text), parse_special=True)
+
+
+def _vocabulary(data: bytes) -> Vocab:
+    """Pieces are the bytes between line ends; scores and types come from the same bytes."""
+    raw = data[8:].split(b"\n")[:300]
+    texts = [piece.decode("utf-8", "replace") for piece in raw]
+    fillers = (data[i % len(data)] for i in range(len(texts)))
+    types = bytes(1 + value % 6 for value in fillers)
+    scores = np.frombuffer((data * (4 * len(texts) // len(data) + 1))[: 4 * len(texts)], np.float32).copy()
+    scores[np.isnan(scores)] = -np.inf
+    merges = [text.replace("_", " ") for text in texts if "_" in text]
+    special = [data[i] if data[i] < len(texts) else None for i in (2, 3, 4)]
+    flags = [(None, False, True)[data[i] % 3] for i in (5, 6, 7)]
+    return Vocab(
+        model=("llama", "gpt2")[data[0] & 1],
+        pre=(None, "gpt-2", "llama-bpe", "qwen2", "deepseek-v3", "tekken", "no such")[data[1] % 7],
+        architecture="phi3" if data[1] & 8 else "",
+        texts=texts,
+        types=types,
+        scores=scores,
+        merges=merges,
+        bos_id=special[0],
+        eos_id=special[1],
+        unk_id=special[2],
+        end_ids=frozenset(),
+        add_bos=flags[0],
+        add_eos=flags[1],
+        add_space_prefix=flags[2],
+        warnings=[],
+    )
+
+
+def template(data: bytes) -> None:
+    """Any template source: a text, or a `TemplateError`, within the limits."""
+    source = data.decode("utf-8", "replace")
+    with suppress(TemplateError):
+        ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(_MESSAGES)
+
+
+def imatrix(data: bytes) -> None:
+    """An importance matrix in either format."""
+    with file_of(data) as path, suppress(QuantizeError):
+        read_imatrix(path)
+
+
+def saved_logits(data: bytes) -> None:
+    """Predictions that another program saved."""
+    with file_of(data) as path, suppress(IqrunError):
+        saved = SavedLogits(path)
+        if saved.n_ctx * saved.n_vocab < 1 << 16:
+            saved.rows(saved.n_chunks - 1, 0, 1)
+
+
+def state(data: bytes) -> None:
+    """A saved session: its checksum is made right, so that what it holds is looked at."""
+    session = state_session()
+    body = data[:-STATE_CHECKSUM_BYTES]
+    with suppress(IqrunError):
+        session.load_state(body + blake2b(body, digest_size=STATE_CHECKSUM_BYTES).digest())
+        session.evaluate([1])
+
+
+@cache
+def state_session() -> Session:
+    """The session that states are loaded into; its model is forgotten by the disk."""
+    with TemporaryDirectory() as folder:
+        path = tiny_llama(Path(folder) / "m", n_embd=16, n_head=2, n_head_kv=1, n_ff=16, n_layer=1, n_vocab=300)
+        return Session(NativeProgram(build_program(GGUFFile(path))), n_ctx=64, n_threads=1)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    function.__name__: function for function in (container, model, tokenizer, template, imatrix, saved_logits, state)
+}
