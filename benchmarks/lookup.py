@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import iqrun
-from iqrun.records import Step, Timings
+from iqrun.generation.records import Step, Timings
 
 STORY = (
     "Once upon a time there was a little fox who lived near the river. Every morning the fox went down to the water "

@@ -27,7 +27,7 @@ from typing import Any
 from peer_tools import Peer
 
 from iqrun import charts, compare
-from iqrun.comparison_report import point, to_rows
+from iqrun.evaluation.comparison_report import point, to_rows
 from iqrun.text_tables import markdown_table
 
 TYPES = ["IQ2_KS", "IQ2_K", "IQ2_KL", "IQ3_KS", "IQ3_K", "IQ4_KSS", "IQ4_KS", "IQ4_K", "IQ5_KS", "IQ5_K", "IQ6_K"]

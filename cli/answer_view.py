@@ -8,7 +8,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from iqrun.chat_thinking import Part, ThinkingSplitter
+from iqrun.chat.thinking import Part, ThinkingSplitter
 from iqrun.cli import ui
 from iqrun.cli.markdown import FAINT, Markdown, Span
 from iqrun.cli.status_bar import StatusBar

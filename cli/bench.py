@@ -14,7 +14,7 @@ from iqrun.cli import options, ui
 
 if TYPE_CHECKING:
     from iqrun import Model
-    from iqrun.benchmark import Measurement, Trial
+    from iqrun.benchmark.timing import Measurement, Trial
 
 HELP = "measure prefill and decode speed"
 EXAMPLES = """\
@@ -54,23 +54,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    from iqrun import benchmark, benchmark_report, charts, synthetic
+    from iqrun import charts
+    from iqrun.benchmark import report, synthetic, timing
 
     _check(args)
     made = [pair for text in args.synthetic for pair in synthetic.parse(text)]
-    trials = benchmark.plan(args.n_prompt, args.n_decode, args.depth)
+    trials = timing.plan(args.n_prompt, args.n_decode, args.depth)
     results: list[Measurement] = []
     profiles: list[str] = []
     with closing(_files(args.model, made)) as files:
         for path in files:
-            with _load(args, path, benchmark.context_of(trials)) as model:
+            with _load(args, path, timing.context_of(trials)) as model:
                 results += _measure(model, trials, args.repeats)
                 if args.profile:
                     profiles.append(_profile(model, min(max(args.n_decode) or 64, model.n_ctx)))
     _print(results, args)
     print("".join(profiles), end="")
     if args.out is not None:
-        charts.save(benchmark_report.plot(results), args.out)
+        charts.save(report.plot(results), args.out)
     return 0
 
 
@@ -88,7 +89,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _files(paths: list[str], made: list[tuple[str, str]]) -> Generator[str, None, None]:
     """The files to measure, one after the other; each made-up one exists only while it is measured."""
-    from iqrun.synthetic import write_synthetic
+    from iqrun.benchmark.synthetic import write_synthetic
 
     yield from paths
     for size, type_name in made:
@@ -106,14 +107,14 @@ def _load(args: argparse.Namespace, path: str, n_ctx: int) -> Model:
 
 
 def _measure(model: Model, trials: list[Trial], repeats: int) -> Iterator[Measurement]:
-    from iqrun import benchmark
+    from iqrun.benchmark import timing
 
     with ui.Progress(Path(model.path).name, unit="runs") as progress:
-        yield from benchmark.measure(model, trials, repeats=repeats, progress=progress)
+        yield from timing.measure(model, trials, repeats=repeats, progress=progress)
 
 
 def _print(results: list[Measurement], args: argparse.Namespace) -> None:
-    from iqrun import benchmark_report as report
+    from iqrun.benchmark import report
     from iqrun.text_tables import csv_text, markdown_table
 
     objects = [asdict(result) for result in results]
@@ -130,10 +131,10 @@ def _print(results: list[Measurement], args: argparse.Namespace) -> None:
 
 
 def _profile(model: Model, n_decode: int) -> str:
-    from iqrun import benchmark
-    from iqrun.benchmark_report import percent
+    from iqrun.benchmark import timing
+    from iqrun.benchmark.report import percent
 
-    parts = benchmark.profile(model, n_decode=n_decode)
+    parts = timing.profile(model, n_decode=n_decode)
     total = sum(seconds for _, seconds in parts) or 1.0
     rows = [[name, f"{1e6 * seconds:.1f}", percent(seconds / total)] for name, seconds in parts]
     return f"\n{ui.printable(Path(model.path).name)}\n{ui.table(['operation', 'us per token', 'share'], rows)}\n"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from iqrun.chat_window import POLICIES
+from iqrun.chat.window import POLICIES
 from iqrun.cli import commands, format_options, options, terminal, ui
 from iqrun.cli.answer_view import THINK
 

@@ -10,7 +10,7 @@ from iqrun.cli import options, ui
 
 if TYPE_CHECKING:
     from iqrun.charts import Series
-    from iqrun.comparison import Comparison
+    from iqrun.evaluation.comparison import Comparison
 
 HELP = "compare the quality and size of several files of a model"
 EXAMPLES = """\
@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures, prints the table, writes the files."""
     from iqrun import compare
-    from iqrun import comparison_report as report
+    from iqrun.evaluation import comparison_report as report
 
     for path in args.out:
         report.check_report(path)
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _points(args: argparse.Namespace) -> list[Series]:
-    from iqrun.comparison_report import read_points
+    from iqrun.evaluation.comparison_report import read_points
 
     return [read_points(path, name, args.against, args.base is not None) for name, path in args.points]
 

@@ -111,7 +111,7 @@ def _quantizer_files() -> list[Path]:
     native, quantizer = find_spec("iqrun._native"), find_spec("iqrun.quantizer")
     assert native is not None and native.origin is not None
     assert quantizer is not None and quantizer.origin is not None
-    return [Path(native.origin), *sorted(Path(quantizer.origin).parent.glob("*.py"))]
+    return [Path(native.origin), *sorted(Path(quantizer.origin).parent.rglob("*.py"))]
 
 
 def _is_complete(path: Path) -> bool:

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Computes or merges, and prints what came out."""
-    from iqrun.calibration import moments_of
+    from iqrun.calibration.calibrate import moments_of
     from iqrun.quantizer import statistics
 
     _check(args)
@@ -72,7 +72,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _matrix(args: argparse.Namespace) -> Imatrix:
-    from iqrun.calibration import merge_imatrices
+    from iqrun.calibration.calibrate import merge_imatrices
     from iqrun.quantizer import read_imatrix
 
     if args.file is not None:

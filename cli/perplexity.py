@@ -57,7 +57,7 @@ def _perplexity(model: Model, text: str, args: argparse.Namespace) -> dict[str, 
 
 def _divergence(model: Model, text: str, args: argparse.Namespace) -> dict[str, float]:
     import iqrun
-    from iqrun.evaluate import open_base
+    from iqrun.evaluation.evaluate import open_base
 
     with (
         open_base(args.kl_base, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type) as base,

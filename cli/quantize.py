@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from iqrun.cli import ui
 from iqrun.cli.options import add_thread_option, byte_size, weight_type
 
 if TYPE_CHECKING:
-    from iqrun.quantizer import TensorReport
+    from iqrun.quantizer import QuantizeReport, TensorReport
     from iqrun.quantizer.jobs import MatrixEncoder
+    from iqrun.quantizer.scaling import ScaledModel
 
 HELP = "write a quantized copy of a GGUF file"
 EXAMPLES = """\
@@ -49,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="the strongest: run this text through the model and fit each matrix to what those before it have changed",
     )
+    add("--awq", action="store_true", help="scale columns by how strongly text drives them, where FILE says it helps")
     add("--ctx", metavar="N", type=int, default=512, help="tokens per chunk of --calibrate (default: 512)")
     add("--effort", choices=("fast", "normal", "best"), default="normal", help="how hard to search (default: normal)")
     add_thread_option(parser)
@@ -95,7 +98,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantizes and prints the report."""
-    from iqrun import quantize
     from iqrun.quantizer import check_report, save_report
 
     if args.report is not None:
@@ -104,12 +106,37 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--feedback takes its matrices from --imatrix FILE; --calibrate does without")
     if args.measure is not None and not (args.best_mix or args.target_bpw or args.target_size):
         raise ValueError("--measure is for a mix that is searched: give a target size or --best-mix")
-    with _encoder(args) as encoder, ui.Progress("quantizing", unit="weights") as progress:
+    if args.awq and args.imatrix is None:
+        raise ValueError("--awq takes the strength of the columns from --imatrix FILE")
+    report = _quantized(args)
+    ui.warn(report.warnings)
+    if args.report is not None:
+        save_report(report, args.report)
+    if args.json:
+        ui.print_json(report.to_dict())
+        return 0
+    headers = ("tensor", "shape", "from", "to", "bpw", "error %")
+    print(ui.table(headers, [_row(tensor) for tensor in report.tensors]))
+    size = f"{ui.human_bytes(report.source_bytes)} -> {ui.human_bytes(report.n_bytes)} ({report.n_bytes} bytes)"
+    took = "dry run, nothing written" if report.dry_run else f"{report.seconds:.1f} s"
+    print(f"\n{report.type}: {len(report.tensors)} tensors, {report.bpw:.3f} bits per weight, {size}, {took}")
+    return 0
+
+
+def _quantized(args: argparse.Namespace) -> QuantizeReport:
+    """Does the work."""
+    from iqrun import quantize
+
+    with (
+        _scaled(args) as scaled,
+        _encoder(args, scaled) as encoder,
+        ui.Progress("quantizing", unit="weights") as progress,
+    ):
         report = quantize(
-            args.input,
+            args.input if scaled is None else scaled.path,
             args.output,
             args.type,
-            imatrix=args.imatrix,
+            imatrix=args.imatrix if scaled is None else scaled.imatrix,
             pure=args.pure,
             tensor_types=args.tensor_type,
             output_type=args.output_type,
@@ -130,35 +157,66 @@ def run(args: argparse.Namespace) -> int:
             dry_run=args.dry_run,
             progress=progress,
             encoder=encoder,
+            scaled=args.awq,
         )
-    ui.warn(report.warnings)
-    if args.report is not None:
-        save_report(report, args.report)
-    if args.json:
-        ui.print_json(report.to_dict())
-        return 0
-    headers = ("tensor", "shape", "from", "to", "bpw", "error %")
-    print(ui.table(headers, [_row(tensor) for tensor in report.tensors]))
-    size = f"{ui.human_bytes(report.source_bytes)} -> {ui.human_bytes(report.n_bytes)} ({report.n_bytes} bytes)"
-    took = "dry run, nothing written" if report.dry_run else f"{report.seconds:.1f} s"
-    print(f"\n{report.type}: {len(report.tensors)} tensors, {report.bpw:.3f} bits per weight, {size}, {took}")
-    return 0
+    return report if scaled is None else replace(report, source=scaled.source, source_bytes=scaled.source_bytes)
 
 
 @contextmanager
-def _encoder(args: argparse.Namespace) -> Iterator[MatrixEncoder | None]:
+def _scaled(args: argparse.Namespace) -> Iterator[ScaledModel | None]:
+    """What ``--awq`` asks for; a dry run needs no scales."""
+    from iqrun import GGUFFile
+    from iqrun.model import build_program
+    from iqrun.quantizer.scaling import recipe_like, scaled_model
+
+    if not args.awq or args.dry_run:
+        yield None
+        return
+    with ExitStack() as stack:
+        source = stack.enter_context(GGUFFile(args.input))
+        recipe = recipe_like(
+            source,
+            args.type,
+            target_bpw=args.target_bpw,
+            target_bytes=args.target_size,
+            pure=args.pure,
+            tensor_types=args.tensor_type,
+            output_type=args.output_type,
+            embedding_type=args.embedding_type,
+            keep_f32=args.keep_f32,
+        )
+        with ui.Progress("scaling", unit="pairs") as progress:
+            making = scaled_model(
+                source,
+                build_program(source),
+                args.output,
+                recipe,
+                args.imatrix,
+                n_threads=args.threads,
+                overwrite=args.overwrite or args.resume or args.max_shard_size is not None,
+                progress=progress,
+            )
+            scaled = stack.enter_context(making)
+        yield scaled
+
+
+@contextmanager
+def _encoder(args: argparse.Namespace, scaled: ScaledModel | None) -> Iterator[MatrixEncoder | None]:
     """What ``--feedback`` or ``--calibrate`` asks for."""
     import iqrun
     from iqrun.machine import physical_cores
     from iqrun.quantizer import GramFile
     from iqrun.quantizer.feedback import GramEncoder
+    from iqrun.quantizer.scaling import ScaledGrams
 
     if args.feedback:
-        with GramFile(args.imatrix) as grams:
+        grams = GramFile(args.imatrix) if scaled is None else ScaledGrams(args.imatrix, scaled.scaling)
+        with grams:
             yield GramEncoder(grams, args.effort, args.threads or physical_cores())
     elif args.calibrate is not None:
         text = Path(args.calibrate).read_bytes().decode("utf-8", "replace")
-        with iqrun.load(args.input, n_threads=args.threads) as model:
+        source = args.input if scaled is None else scaled.path
+        with iqrun.load(source, n_threads=args.threads) as model:
             yield iqrun.calibrated_encoder(model, text, n_ctx=args.ctx, effort=args.effort)
     else:
         yield None
@@ -167,7 +225,7 @@ def _encoder(args: argparse.Namespace) -> Iterator[MatrixEncoder | None]:
 def _measured(args: argparse.Namespace) -> dict[str, float]:
     """What ``--measure`` finds out."""
     import iqrun
-    from iqrun.measurement import measure_sensitivity
+    from iqrun.evaluation.measurement import measure_sensitivity
     from iqrun.quantizer import read_imatrix
 
     text = Path(args.measure).read_bytes().decode("utf-8", "replace")

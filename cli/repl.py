@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from iqrun.cli.answer_view import AnswerView
     from iqrun.cli.conversations import Store
     from iqrun.cli.settings import Settings
-    from iqrun.generate import Timings
+    from iqrun.generation.generate import Timings
 
 Show: TypeAlias = Callable[[str], None]
 

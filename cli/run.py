@@ -13,7 +13,7 @@ from iqrun.whole_file import write_whole
 
 if TYPE_CHECKING:
     from iqrun import Model
-    from iqrun.generate import Step, Timings
+    from iqrun.generation.generate import Step, Timings
 
 HELP = "complete one prompt"
 EXAMPLES = """\

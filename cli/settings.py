@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iqrun.chat_window import POLICIES, ContextPolicy
+from iqrun.chat.window import POLICIES, ContextPolicy
 from iqrun.cli import sampling_flags
 from iqrun.cli.answer_view import THINK, Think
 

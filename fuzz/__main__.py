@@ -8,7 +8,7 @@ import atheris
 
 with atheris.instrument_imports(include=["iqrun", "jinja2"]):
     from fuzz.targets import TARGETS
-    from iqrun import template_limits  # noqa: F401 - and with it Jinja, which is otherwise imported too late
+    from iqrun.chat import template_limits  # noqa: F401 - and with it Jinja, which is otherwise imported too late
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fuzz.targets import state_session
-from iqrun.chat_template import CHATML, PLAIN
+from iqrun.chat.template import CHATML, PLAIN
 from iqrun.formats import FORMATS
 from iqrun.gguf import GGUFFile, keys
 from iqrun.models.demo import model_path

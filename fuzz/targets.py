@@ -15,14 +15,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from iqrun.chat_template import ChatTemplate
+from iqrun.chat.template import ChatTemplate
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
 from iqrun.errors import IqrunError, QuantizeError, TemplateError, TokenizerError
+from iqrun.evaluation.saved_logits import SavedLogits
 from iqrun.gguf import GGUFFile, StringArray
-from iqrun.lowering import NativeProgram
 from iqrun.model import build_program
 from iqrun.quantizer.imatrix import read_imatrix
-from iqrun.saved_logits import SavedLogits
-from iqrun.session import Session
 from iqrun.tokenizer import Tokenizer
 from iqrun.tokenizer.bpe import BPETokenizer
 from iqrun.tokenizer.spm import SentencePieceTokenizer

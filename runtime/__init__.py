@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iqrun import formats as formats
-    from iqrun.calibrated import calibrated_encoder as calibrated_encoder
-    from iqrun.calibration import calibrate as calibrate
-    from iqrun.cancellation import CancelToken as CancelToken
-    from iqrun.chat import Chat as Chat
-    from iqrun.comparison import compare as compare
+    from iqrun.calibration.calibrate import calibrate as calibrate
+    from iqrun.calibration.calibrated import calibrated_encoder as calibrated_encoder
+    from iqrun.chat.chat import Chat as Chat
+    from iqrun.engine.session import Session as Session
     from iqrun.errors import CancelledError as CancelledError
     from iqrun.errors import ClosedError as ClosedError
     from iqrun.errors import ContextFullError as ContextFullError
@@ -34,32 +33,33 @@ if TYPE_CHECKING:
     from iqrun.errors import TemplateError as TemplateError
     from iqrun.errors import TokenizerError as TokenizerError
     from iqrun.errors import UnsupportedModelError as UnsupportedModelError
-    from iqrun.evaluate import divergence as divergence
-    from iqrun.evaluate import perplexity as perplexity
+    from iqrun.evaluation.comparison import compare as compare
+    from iqrun.evaluation.evaluate import divergence as divergence
+    from iqrun.evaluation.evaluate import perplexity as perplexity
+    from iqrun.evaluation.measurement import measure_sensitivity as measure_sensitivity
+    from iqrun.generation.cancellation import CancelToken as CancelToken
+    from iqrun.generation.grammar import Grammar as Grammar
     from iqrun.gguf import GGUFFile as GGUFFile
     from iqrun.gguf import guard_mapped_files as guard_mapped_files
-    from iqrun.grammar import Grammar as Grammar
     from iqrun.machine import cpu_info as cpu_info
-    from iqrun.measurement import measure_sensitivity as measure_sensitivity
     from iqrun.model import Model as Model
     from iqrun.model import load as load
     from iqrun.quantizer import quantize as quantize
     from iqrun.sampling import SamplingOptions as SamplingOptions
-    from iqrun.session import Session as Session
     from iqrun.tokenizer import Tokenizer as Tokenizer
 
     __version__: str
 
 _HOMES = {
-    "CancelToken": "cancellation",
+    "CancelToken": "generation.cancellation",
     "CancelledError": "errors",
-    "Chat": "chat",
+    "Chat": "chat.chat",
     "ClosedError": "errors",
     "ContextFullError": "errors",
     "FormatError": "errors",
     "GGUFError": "errors",
     "GGUFFile": "gguf",
-    "Grammar": "grammar",
+    "Grammar": "generation.grammar",
     "GrammarError": "errors",
     "IncompleteError": "errors",
     "IqrunError": "errors",
@@ -67,21 +67,21 @@ _HOMES = {
     "QuantizeError": "errors",
     "ResourceError": "errors",
     "SamplingOptions": "sampling",
-    "Session": "session",
+    "Session": "engine.session",
     "StateError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "tokenizer",
     "TokenizerError": "errors",
     "UnsupportedModelError": "errors",
-    "calibrate": "calibration",
-    "calibrated_encoder": "calibrated",
-    "compare": "comparison",
+    "calibrate": "calibration.calibrate",
+    "calibrated_encoder": "calibration.calibrated",
+    "compare": "evaluation.comparison",
     "cpu_info": "machine",
-    "divergence": "evaluate",
+    "divergence": "evaluation.evaluate",
     "guard_mapped_files": "gguf",
     "load": "model",
-    "measure_sensitivity": "measurement",
-    "perplexity": "evaluate",
+    "measure_sensitivity": "evaluation.measurement",
+    "perplexity": "evaluation.evaluate",
     "quantize": "quantizer",
 }
 

@@ -14,23 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from iqrun import machine
-from iqrun.allocation import KVType
-from iqrun.batch import whole_blocks
-from iqrun.context import Context
+from iqrun.engine.allocation import KVType
+from iqrun.engine.context import Context
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
+from iqrun.engine.warm import read_through
 from iqrun.errors import ClosedError, ResourceError, UnsupportedModelError, shown
+from iqrun.generation.batch import whole_blocks
+from iqrun.generation.numbers import Pooling, Score, check_pooling, embed, score
+from iqrun.generation.texts import Texts
 from iqrun.gguf import GGUFFile, Metadata, keys
 from iqrun.log import logger
-from iqrun.lowering import NativeProgram
-from iqrun.numbers import Pooling, Score, check_pooling, embed, score
 from iqrun.parallel import Parallel
 from iqrun.program import Program
-from iqrun.session import Session
-from iqrun.texts import Texts
 from iqrun.tokenizer import Tokenizer
-from iqrun.warm import read_through
 
 if TYPE_CHECKING:
-    from iqrun.chat import Chat
+    from iqrun.chat.chat import Chat
 
 DEFAULT_N_CTX = 4096
 
@@ -137,7 +137,7 @@ class Model(Texts):
             >>> chat = model.chat(system="You tell stories.")
             >>> print("".join(chat.send("One about a fox, please.")))
         """
-        from iqrun.chat import Chat
+        from iqrun.chat.chat import Chat
 
         self._check_open()
         return Chat(self, system=system, **options)

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from iqrun import state
-from iqrun.batch import KV_BLOCK
-from iqrun.context import Context
+from iqrun.engine import state
+from iqrun.engine.context import Context
+from iqrun.engine.session import Want, wanted_flags
+from iqrun.engine.steps import Floats, Way
 from iqrun.errors import ClosedError, ContextFullError, ResourceError, StateError
+from iqrun.generation.batch import KV_BLOCK
 from iqrun.gguf import Metadata
-from iqrun.session import Want, wanted_flags
-from iqrun.steps import Floats, Way
 from iqrun.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from iqrun.chat import Chat
+    from iqrun.chat.chat import Chat
 
 
 class _Request:
@@ -90,7 +90,7 @@ class Parallel:
 
     def chat(self, system: str | None = None, **options: Any) -> Chat:
         """Starts a conversation in a session of this; the options are those of `Chat`."""
-        from iqrun.chat import Chat
+        from iqrun.chat.chat import Chat
 
         return Chat(self, system=system, **options)
 

@@ -1,8 +1,8 @@
 """The program of a model: a flat list of operations on named buffers, written by an architecture in `iqrun.models`.
 
 Each method of `Program` appends one operation, checks every shape against the file at once, and returns the buffer that
-it fills. ``str(program)`` prints the list; `iqrun.lowering` hands it to the native core. What each operation computes
-is defined in ``iqrun.h`` (`iq_op_kind`); a row of a buffer is one token of the batch, or one wanted output.
+it fills. ``str(program)`` prints the list; `iqrun.engine.lowering` hands it to the native core. What each operation
+computes is defined in ``iqrun.h`` (`iq_op_kind`); a row of a buffer is one token of the batch, or one wanted output.
 
 Example:
     >>> with GGUFFile("model.gguf") as file:

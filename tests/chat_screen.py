@@ -9,7 +9,7 @@ from typing import Any
 from platformdirs import user_data_path
 
 from iqrun import SamplingOptions
-from iqrun.chat import Chat
+from iqrun.chat.chat import Chat
 from iqrun.cli.answer_view import AnswerView
 from iqrun.cli.conversations import Store
 from iqrun.cli.repl import Repl

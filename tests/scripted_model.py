@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.chat import Chat
+from iqrun.chat.chat import Chat
 from iqrun.errors import ContextFullError, StateError
 from iqrun.gguf import GGUFFile
 from iqrun.models.demo import model_path

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iqrun
-from iqrun.batch import common_prefix, positions_needed
 from iqrun.errors import CancelledError, ContextFullError, ResourceError
-from iqrun.records import Step
+from iqrun.generation.batch import common_prefix, positions_needed
+from iqrun.generation.records import Step
 from iqrun.sampling import SamplingOptions
 from tests.quantized_models import quantized_llama
 

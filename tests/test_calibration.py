@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import iqrun
-from iqrun import calibration, collector
-from iqrun.calibration import calibrate, merge_imatrices, moments_of
+from iqrun.calibration import calibrate as calibrate_module
+from iqrun.calibration import collector
+from iqrun.calibration.calibrate import calibrate, merge_imatrices, moments_of
 from iqrun.errors import IqrunError, QuantizeError
 from iqrun.gguf import GGUFFile, keys
 from iqrun.quantizer import GramFile, read_imatrix
@@ -193,7 +194,7 @@ def test_resuming_gives_the_same_bytes(
     model: iqrun.Model, tmp_path: Path, full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped anywhere, in any pass: what was counted is not counted again, and the file is the same."""
-    monkeypatch.setattr(calibration._Interval, "is_over", lambda self: True)
+    monkeypatch.setattr(calibrate_module._Interval, "is_over", lambda self: True)
     whole, out = tmp_path / "whole.gguf", tmp_path / "out.gguf"
     options = {"n_ctx": N_CTX, "full": full, "gram_bytes": 60_000}
     calls: list[int] = []
@@ -222,7 +223,7 @@ def test_resuming_gives_the_same_bytes(
 
 def test_a_part_of_another_job_is_refused(model: iqrun.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another text is another job; a damaged part is named; without resuming both are ignored."""
-    monkeypatch.setattr(calibration._Interval, "is_over", lambda self: True)
+    monkeypatch.setattr(calibrate_module._Interval, "is_over", lambda self: True)
     out = tmp_path / "out.gguf"
 
     def die(done: int, total: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iqrun.chat import Chat
+from iqrun.chat.chat import Chat
 from iqrun.errors import ClosedError, ContextFullError, TemplateError
 from tests.gguf_builder import tiny_llama
 from tests.scripted_model import ScriptedModel, ScriptedSession
@@ -236,3 +237,14 @@ def test_with_the_engine(tmp_path: Path) -> None:
         again = model.chat(messages=[{"role": "user", "content": "the cat"}, {"role": "assistant", "content": first}])
         assert "".join(again.send("and the dog", temperature=0.0, max_tokens=8)) == second
         assert chat.n_tokens <= chat.n_ctx == 128
+
+
+def test_pickling_a_chat_is_refused_clearly() -> None:
+    """A TypeError that says what to do instead; that works, and the chat goes on."""
+    chat, _ = start("Hello there.", "Fine.")
+    say(chat, "Hi")
+    with pytest.raises(TypeError, match=r"a Chat cannot be pickled: .*messages"):
+        pickle.dumps(chat)
+    assert say(chat, "How are you?") == "Fine."
+    copy = Chat(ScriptedModel("Fine.", n_ctx=200), messages=pickle.loads(pickle.dumps(chat.messages)))
+    assert copy.messages == chat.messages

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iqrun import Chat, Model, load
-from iqrun.chat_session import PIECE_TOKENS
+from iqrun.chat.session import PIECE_TOKENS
 from iqrun.errors import StateError
 from tests.gguf_builder import tiny_llama
 from tests.test_chat import say, start

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from iqrun import template_limits
-from iqrun.chat_template import CHATML, PLAIN, ChatTemplate
+from iqrun.chat import template_limits
+from iqrun.chat.template import CHATML, PLAIN, ChatTemplate
 from iqrun.errors import TemplateError
 from iqrun.gguf import GGUFFile
 from iqrun.models.demo import model_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iqrun import load
-from iqrun.chat_thinking import MARKERS, ThinkingSplitter, opened_section, split_thinking
+from iqrun.chat.thinking import MARKERS, ThinkingSplitter, opened_section, split_thinking
 from tests.gguf_builder import tiny_llama
 from tests.test_chat import say, start
 

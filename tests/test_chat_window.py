@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from iqrun import load
-from iqrun.chat import Chat
-from iqrun.chat_window import Window
+from iqrun.chat.chat import Chat
+from iqrun.chat.window import Window
 from iqrun.errors import ContextFullError
 from tests.gguf_builder import tiny_llama
 from tests.test_chat import say, start

@@ -233,7 +233,9 @@ def test_demo_notices_another_encoder(tmp_path: Path, monkeypatch: pytest.Monkey
     before = demo._cache_path(source, "IQ3_K")
     assert before == demo._cache_path(source, "IQ3_K") != demo._cache_path(source, "IQ4_K")
     files = demo._quantizer_files()
-    assert any("_native" in path.name for path in files) and any(path.parent.name == "quantizer" for path in files)
+    assert any("_native" in path.name for path in files) and {"quantizer", "feedback"} <= {
+        path.parent.name for path in files
+    }
     changed = tmp_path / "changed.so"
     changed.write_bytes(files[0].read_bytes() + b"x")
     monkeypatch.setattr(demo, "_quantizer_files", lambda: [changed, *files[1:]])

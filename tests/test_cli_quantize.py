@@ -62,12 +62,38 @@ def test_calibrate_and_feedback(source: Path, tmp_path: Path, capsys: pytest.Cap
         assert quantize(source, tmp_path / name, "IQ2_K", *options) == 0
         assert (tmp_path / name).stat().st_size <= plain.stat().st_size
         assert (tmp_path / name).read_bytes() != plain.read_bytes()
-    capsys.readouterr()
+    assert "without an importance matrix" not in capsys.readouterr().err
     assert quantize(source, tmp_path / "c", "IQ2_K", "--feedback") == 2
     assert "--imatrix" in capsys.readouterr().err
     assert quantize(source, tmp_path / "c", "IQ2_K", "--calibrate", text, "--ctx", 4096) == 2
     assert "tokens" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+def test_awq(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--awq goes with every way to encode, leaves only OUT, says so in the file, and needs an importance matrix."""
+    text, matrix = tmp_path / "text.txt", tmp_path / "full.gguf"
+    text.write_text("the dog ran to the house and took the bread " * 20)
+    assert main(["imatrix", "-m", str(source), "-f", str(text), "-o", str(matrix), "--full", "--ctx", "32"]) == 0
+    awq = ["--awq", "--imatrix", matrix, "--effort", "fast"]
+    for options in ([], ["--feedback"], ["--calibrate", text, "--ctx", 32], ["--resume", "--max-shard-size", "1G"]):
+        capsys.readouterr()
+        assert quantize(source, tmp_path / "dry", "IQ3_K", *awq, *options, "--dry-run", "--json") == 0
+        planned = json.loads(capsys.readouterr().out)
+        assert quantize(source, tmp_path / "out", "IQ3_K", *awq, *options, "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["source"] == planned["source"] == str(source)
+        assert report["source_bytes"] == source.stat().st_size
+        assert report["n_bytes"] == planned["n_bytes"] == (tmp_path / "out").stat().st_size
+        with GGUFFile(tmp_path / "out") as file:
+            assert file.metadata.get_str("iqrun.quantize.scaling") == "activation-aware"
+        (tmp_path / "out").unlink()
+    assert quantize(source, tmp_path / "out", "--target-bpw", 4, *awq) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full.gguf", "in.gguf", "out", "text.txt"]
+    assert quantize(source, tmp_path / "c", "IQ3_K", "--awq") == 2
+    assert "--imatrix" in capsys.readouterr().err
+    assert quantize(source, tmp_path / "out", "IQ3_K", *awq) == 1
+    assert "exists" in capsys.readouterr().err
 
 
 def test_report_file(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import iqrun
-from iqrun.chat_template import ChatTemplate
+from iqrun.chat.template import ChatTemplate
 from iqrun.compat import Llama
 from iqrun.compat.chat_formats import FORMATS
 from iqrun.compat.messages import message_ids

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import iqrun
-from iqrun import evaluate
-from iqrun.evaluate import divergence, divergences, perplexity
+from iqrun.evaluation import evaluate
+from iqrun.evaluation.evaluate import divergence, divergences, perplexity
 from iqrun.scores import Pairs
 
 ROOT = Path(__file__).parents[1]

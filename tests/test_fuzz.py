@@ -9,7 +9,7 @@ import pytest
 
 from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
-from iqrun.chat_template import ChatTemplate
+from iqrun.chat.template import ChatTemplate
 from iqrun.tokenizer.bpe import BPETokenizer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the targets make their files with memfd_create")

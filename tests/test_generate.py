@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iqrun.errors import ContextFullError
-from iqrun.generate import Step, StopFinder, generate
+from iqrun.generation.generate import Step, StopFinder, generate
 from iqrun.sampling import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)

@@ -15,7 +15,7 @@ import pytest
 
 import iqrun
 from iqrun.errors import GrammarError, IncompleteError
-from iqrun.grammar import Grammar
+from iqrun.generation.grammar import Grammar
 from iqrun.tokenizer import Tokenizer, bpe
 from tests.gguf_builder import CONTROL, NORMAL
 from tests.test_tokenizer_spm import SHARED

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iqrun
-from iqrun.lookup import MAX_DRAFT, Lookup, NgramIndex
+from iqrun.generation.lookup import MAX_DRAFT, Lookup, NgramIndex
 from iqrun.sampling import SamplingOptions
 from tests.quantized_models import quantized_llama
 
@@ -137,7 +137,7 @@ def test_index_prefers_the_longest_and_the_latest() -> None:
 def test_lookup_can_be_closed_early(model: iqrun.Model) -> None:
     """A stream that is left in the middle leaves no guesses behind."""
     with model.session() as session:
-        from iqrun.generate import generate
+        from iqrun.generation.generate import generate
 
         steps = generate(session, model.tokenizer, model.tokenizer.encode(PROMPT), lookup=True)
         drawn = [next(steps).token_id for _ in range(6)]

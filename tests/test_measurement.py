@@ -1,4 +1,4 @@
-"""iqrun.measurement: sensitivities of matrices, measured on a text."""
+"""iqrun.evaluation.measurement: sensitivities of matrices, measured on a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import iqrun
 from iqrun.errors import QuantizeError
-from iqrun.measurement import measure_sensitivity
+from iqrun.evaluation.measurement import measure_sensitivity
 from iqrun.quantizer import quantize
 from tests.gguf_builder import tiny_llama
 from tests.test_quantizer_pipeline import decoded

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
 from iqrun.errors import GGUFError, IqrunError, UnsupportedModelError
 from iqrun.gguf import GGUFFile, ValueType
-from iqrun.lowering import NativeProgram
 from iqrun.model import build_program
 from iqrun.models import ARCHITECTURES
-from iqrun.session import Session
 from tests.reference_models import CASES, gguf_tensors, metadata, write_case, write_gguf
 
 UINT, REAL, TEXT, BOOL = ValueType.UINT32, ValueType.FLOAT32, ValueType.STRING, ValueType.BOOL

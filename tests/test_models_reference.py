@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
 from iqrun.errors import UnsupportedModelError
 from iqrun.gguf import GGUFFile
-from iqrun.lowering import NativeProgram
 from iqrun.model import build_program
 from iqrun.program import Program
-from iqrun.session import Session
 from tests.reference_models import CASES, gguf_tensors, metadata, token_ids, write_case, write_gguf
 from tests.reference_program import ReferenceSession
 

@@ -14,7 +14,7 @@ import pytest
 
 import iqrun
 from iqrun.errors import CancelledError, ClosedError, ContextFullError, ResourceError, StateError
-from iqrun.generate import generate
+from iqrun.generation.generate import generate
 from iqrun.sampling import SamplingOptions
 from tests.quantized_models import quantized_llama
 

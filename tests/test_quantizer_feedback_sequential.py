@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import iqrun
-from iqrun.evaluate import text_chunks
+from iqrun.engine.lowering import NativeProgram
+from iqrun.evaluation.evaluate import text_chunks
 from iqrun.gguf import GGUFFile
-from iqrun.lowering import NativeProgram
+from iqrun.model import build_program
 from iqrun.program import Buffer, Op
 from iqrun.quantizer import quantize
 from iqrun.quantizer.feedback import SequentialEncoder, bytes_per_token
@@ -19,6 +21,7 @@ from iqrun.quantizer.feedback.factors import damped
 from iqrun.quantizer.feedback.inputs import of_both_models, of_one_model
 from iqrun.quantizer.feedback.walk import Walk, live_buffers
 from tests.gguf_builder import tiny_llama
+from tests.reference_models import CASES, write_case
 from tests.test_calibration import OTHER, TEXT
 
 N_CTX = 32
@@ -143,6 +146,30 @@ def test_file_is_closer_to_the_original_than_a_plain_one(path: Path, model: iqru
     with GGUFFile(plain) as a, GGUFFile(ours) as b:
         assert [t.type.name for t in a.tensors.values()] == [t.type.name for t in b.tensors.values()]
     assert logit_error(model, ours) < 0.5 * logit_error(model, plain)
+
+
+@pytest.mark.parametrize("name", ["llama_mha_tied_biases", "qwen2_tied", "qwen3_wide_heads"])
+def test_every_architecture(name: str, tmp_path: Path) -> None:
+    """Biases, norms inside heads, tied and own outputs: the last hidden state is nearer to the original's."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "num_hidden_layers": 2}
+    case = replace(CASES[name], config=CASES[name].config | sizes)
+    source, plain, ours = (tmp_path / f"{which}.gguf" for which in ("in", "plain", "ours"))
+    write_case(source, case)
+    ids = [np.random.default_rng(i).integers(0, 97, N_CTX) for i in range(40)]
+    quantize(source, plain, "IQ3_K")
+    with GGUFFile(source) as file:
+        quantize(source, ours, "IQ3_K", encoder=SequentialEncoder(build_program(file), ids, "fast", 2))
+    hidden = [last_state(path, ids) for path in (source, plain, ours)]
+    assert np.square(hidden[2] - hidden[0]).sum() < 0.8 * np.square(hidden[1] - hidden[0]).sum()
+
+
+def last_state(path: Path, ids: list[np.ndarray]) -> np.ndarray:
+    """What the output matrix meets."""
+    with GGUFFile(path) as file:
+        program = build_program(file)
+        walk = Walk(program, ids, n_threads=2)
+        walk.advance(NativeProgram(program), len(program.ops) - 1)
+        return np.concatenate([state[program.ops[-1].src[0]] for state in walk.states()])
 
 
 def test_types_without_feedback_are_fitted_too(path: Path, model: iqrun.Model, tmp_path: Path) -> None:

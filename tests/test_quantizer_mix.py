@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import iqrun
-from iqrun import evaluate, formats
+from iqrun import formats
 from iqrun.errors import FormatError, QuantizeError
+from iqrun.evaluation import evaluate
 from iqrun.gguf import GGUFFile
 from iqrun.quantizer import mix, quantize, read_imatrix, sensitivity
 from iqrun.quantizer.sensitivity import sensitivities

@@ -1,4 +1,4 @@
-"""iqrun.saved_logits: llama.cpp's files of predictions, and damaged ones."""
+"""iqrun.evaluation.saved_logits: llama.cpp's files of predictions, and damaged ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 import iqrun
 from iqrun.errors import IqrunError
-from iqrun.evaluate import open_base
-from iqrun.saved_logits import SavedLogits
+from iqrun.evaluation.evaluate import open_base
+from iqrun.evaluation.saved_logits import SavedLogits
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
 STORY = Path(__file__).parent / "data" / "story.txt"

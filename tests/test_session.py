@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 
 from iqrun import machine
-from iqrun import steps as steps_module
-from iqrun.errors import CancelledError, ClosedError, ContextFullError, ResourceError
+from iqrun.engine import steps as steps_module
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
+from iqrun.errors import CancelledError, ClosedError, ContextFullError, IqrunError, ResourceError
 from iqrun.gguf import GGUFFile
-from iqrun.lowering import NativeProgram
 from iqrun.model import build_program
-from iqrun.session import Session
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
 IDS = [1, *range(300, 340)]
@@ -268,6 +269,51 @@ def test_slow_operations_run_in_a_helper_thread_with_the_same_result(
     with open_session(demo) as slow:
         assert np.array_equal(slow.evaluate(IDS), expected)
     assert len(helpers) == len(demo.program.ops)  # one by one
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+def test_ctrl_c_while_the_helper_starts_leaves_no_work_behind(
+    session: Session, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    """When the interrupt comes before the main thread has its helper, the engine rests all the same: now and later."""
+    expected = session.evaluate(IDS)
+    session.truncate(0)
+    busy: list[bool] = []  # grows when operations begin in the helper, and again when they end
+    helpers: list[threading.Thread] = []
+
+    def check(function: Any, *args: Any) -> None:
+        in_helper = threading.current_thread() in helpers
+        busy.extend([True] * in_helper)
+        try:
+            native_check(function, *args)
+        finally:
+            busy.extend([False] * in_helper)
+
+    class Interrupted(steps_module.ThreadPoolExecutor):
+        def submit(self, function: Any, *args: Any) -> Any:  # type: ignore[override]
+            def work() -> None:
+                time.sleep(delay)
+                with suppress(IqrunError):
+                    function(*args)
+
+            helpers.append(threading.Thread(target=work))
+            helpers[-1].start()
+            time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    native_check = steps_module.check
+    with monkeypatch.context() as patch:
+        patch.setattr(steps_module, "_CALL_SECONDS", 0.0)
+        patch.setattr(steps_module, "ThreadPoolExecutor", Interrupted)
+        patch.setattr(steps_module, "check", check)
+        with pytest.raises(KeyboardInterrupt):
+            session.evaluate(IDS)
+        n_events = len(busy)
+        assert n_events % 2 == 0  # nothing runs
+        helpers[0].join()
+        assert len(busy) == n_events  # and nothing was begun
+    assert len(session) == 0
+    assert np.array_equal(session.evaluate(IDS), expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -13,12 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import iqrun
-from iqrun import state
+from iqrun.engine import state
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
 from iqrun.errors import ContextFullError, StateError
 from iqrun.gguf import GGUFFile
-from iqrun.lowering import NativeProgram
 from iqrun.model import build_program
-from iqrun.session import Session
 from tests.gguf_builder import tiny_llama
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"

@@ -1,4 +1,4 @@
-"""iqrun.synthetic: made-up models of any type run and have the size they claim."""
+"""iqrun.benchmark.synthetic: made-up models of any type run and have the size they claim."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import iqrun
+from iqrun.benchmark.synthetic import SIZES, parse, write_synthetic
 from iqrun.formats import FORMATS
 from iqrun.gguf import GGUFFile
-from iqrun.synthetic import SIZES, parse, write_synthetic
 
 
 @pytest.mark.parametrize("name", FORMATS)

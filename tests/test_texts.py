@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import iqrun
-from iqrun import aio
 from iqrun.errors import CancelledError, ClosedError, StateError
+from iqrun.generation import aio
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
 STORY = "Once upon a time there was a little fox who lived near the river. "

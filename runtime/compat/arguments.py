@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+from iqrun.engine.session import KVType
 from iqrun.log import logger
 from iqrun.sampling import SamplingOptions
-from iqrun.session import KVType
 
 RANDOM_SEED = 0xFFFFFFFF
 
@@ -41,7 +41,7 @@ _KV_TYPES: Mapping[int | None, KVType] = {None: "f16", 1: "f16", 0: "f32"}  # by
 
 @dataclass(frozen=True)
 class LlamaPromptLookupDecoding:
-    """As ``draft_model``: guesses tokens from the text so far, which changes no answer; see `iqrun.lookup`.
+    """As ``draft_model``: guesses tokens from the text so far, which changes no answer; see `iqrun.generation.lookup`.
 
     The numbers are taken and forgotten: iqrun adapts the length of its guesses.
     """

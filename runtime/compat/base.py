@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.allocation import KVType
-from iqrun.chat_session import common_prefix
+from iqrun.chat.session import common_prefix
 from iqrun.compat.arguments import RANDOM_SEED, check_constructor, kv_type
 from iqrun.compat.cache import LlamaRAMCache
 from iqrun.compat.state import LlamaState
 from iqrun.compat.tokenizer import LlamaTokenizer, TextOnly
+from iqrun.engine.allocation import KVType
+from iqrun.engine.session import Session
 from iqrun.errors import IqrunError
 from iqrun.gguf import GGUFFile, Metadata, keys
 from iqrun.model import Model, load
-from iqrun.session import Session
 from iqrun.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]

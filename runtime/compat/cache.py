@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
 
-from iqrun.chat_session import common_prefix
+from iqrun.chat.session import common_prefix
 from iqrun.compat.state import LlamaState
 
 

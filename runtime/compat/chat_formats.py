@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from iqrun.chat_template import CHATML
+from iqrun.chat.template import CHATML
 
 
 class NamedFormat(NamedTuple):

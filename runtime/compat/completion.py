@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from iqrun.records import FinishReason, Step
+from iqrun.generation.records import FinishReason, Step
 from iqrun.sampling import TokenLogprob
 from iqrun.tokenizer import Tokenizer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from iqrun.numbers import Pooling, embed
+from iqrun.engine.session import Session
+from iqrun.generation.numbers import Pooling, embed
 from iqrun.program import Program
-from iqrun.session import Session
 
 FILE_OR_NONE, FILE_OR_MEAN = -1, -2  # as the file says, and what if it says nothing
 NO_POOLING, MEAN = 0, 1

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from iqrun.grammar import Grammar
+from iqrun.generation.grammar import Grammar
 
 
 class LlamaGrammar(Grammar):

@@ -7,7 +7,7 @@ from functools import cached_property
 from os import PathLike
 from typing import Any, NoReturn
 
-from iqrun.chat_template import ChatTemplate
+from iqrun.chat.template import ChatTemplate
 from iqrun.compat import embeddings
 from iqrun.compat.arguments import RANDOM_SEED
 from iqrun.compat.callbacks import LogitsProcessor
@@ -16,7 +16,7 @@ from iqrun.compat.completion import Reply
 from iqrun.compat.grammar import chosen_function, grammar_of
 from iqrun.compat.messages import choose_template, message_ids
 from iqrun.compat.text import TextLlama
-from iqrun.grammar import Grammar
+from iqrun.generation.grammar import Grammar
 
 
 class Llama(TextLlama):

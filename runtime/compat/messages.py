@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iqrun.chat_template import ChatTemplate, prompt_ids
+from iqrun.chat.template import ChatTemplate, prompt_ids
 from iqrun.compat.chat_formats import FORMATS, OWN
 from iqrun.errors import TemplateError
 from iqrun.gguf import Metadata

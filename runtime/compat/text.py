@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from iqrun.chat_session import common_prefix
+from iqrun.chat.session import common_prefix
 from iqrun.compat import embeddings
 from iqrun.compat.callbacks import LogitsProcessor, StoppingCriteria
 from iqrun.compat.completion import Reply, Request, Scored, chunks, completion
 from iqrun.compat.tokens import TokenLlama
-from iqrun.generate import Step, generate
-from iqrun.grammar import Grammar
+from iqrun.generation.generate import Step, generate
+from iqrun.generation.grammar import Grammar
 from iqrun.sampling import SamplingOptions, token_logprobs
 
 _PIECE = 64  # tokens of a prompt whose logits are held at once, for `echo` with `logprobs`

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from iqrun.chat_session import common_prefix
+from iqrun.chat.session import common_prefix
 from iqrun.compat.arguments import sampling_options
 from iqrun.compat.base import Floats, LlamaBase
 from iqrun.compat.callbacks import EndWhen, LogitsProcessor, StoppingCriteria, as_processors
-from iqrun.grammar import Grammar
+from iqrun.generation.grammar import Grammar
+from iqrun.generation.writer import Constraint
 from iqrun.sampling import Sampler, SamplingOptions
-from iqrun.writer import Constraint
 
 
 class TokenLlama(LlamaBase):

@@ -87,6 +87,7 @@ PART_FINGERPRINT = "iqrun.calibration.fingerprint"
 PART_CHUNKS = "iqrun.calibration.chunks"
 IQRUN_VERSION = "iqrun.version"
 IQRUN_RECIPE = "iqrun.recipe"
+IQRUN_SCALING = "iqrun.quantize.scaling"
 HASH_NAMES = "iqrun.hash.names"
 HASH_SHA256 = "iqrun.hash.sha256"
 

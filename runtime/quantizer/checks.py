@@ -58,7 +58,7 @@ def not_the_same_file(targets: Iterable[str | PathLike[str]], sources: Collectio
     """
     for target in (Path(fsdecode(name)) for name in targets):
         for source in sources:
-            if target.exists() and target.samefile(source):
+            if target.exists() and Path(source).exists() and target.samefile(source):
                 raise QuantizeError(f"{target} is the input {source} itself; choose another name for the output")
 
 

@@ -54,6 +54,7 @@ def quantize(
     dry_run: bool = False,
     progress: Progress | None = None,
     encoder: MatrixEncoder | None = None,
+    scaled: bool = False,
 ) -> QuantizeReport:
     """Writes a quantized copy of a GGUF model.
 
@@ -82,8 +83,8 @@ def quantize(
         target_bytes: instead of `type`: find the best mix whose finished files have at most so many bytes.
         include_types: the types to mix; by default every IQ*_K type and Q8_0.
         sensitivity: by tensor name, the divergence for a relative squared error of 1, as
-            `iqrun.measurement.measure_sensitivity` measures it, or a function that does so when all is checked; by
-            default it is estimated.
+            `iqrun.measure_sensitivity` measures it, or a function that does so when all is checked; by default it is
+            estimated.
         effort: how hard to search: ``"fast"``, ``"normal"`` or ``"best"``.
         n_threads: threads to use, by default one per physical core.
         allow_requantize: take a model that is quantized already; what it lost stays lost.
@@ -97,6 +98,7 @@ def quantize(
         progress: called as ``progress(weights_done, weights_total, tensor_name)`` after each piece, and with 0 weights
             done after each tensor that was looked at for a mix; what it raises stops the job.
         encoder: encodes the matrices that it handles in place of the row encoder.
+        scaled: `src` is a copy scaled for quantization (`iqrun.quantizer.scaling`); the file says so.
 
     Returns:
         What was done, per tensor and in total. The relative errors are measured on all weights. Its destination is the
@@ -130,7 +132,7 @@ def quantize(
     checks.effort(effort)
     matrix = imatrix if imatrix is None or isinstance(imatrix, Imatrix) else read_imatrix(imatrix)
     with GGUFFile(src) as source:
-        planner = Planner(source, matrix, encoder, hashes=hashes, max_shard_bytes=max_shard_bytes)
+        planner = Planner(source, matrix, encoder, hashes=hashes, max_shard_bytes=max_shard_bytes, scaled=scaled)
         choices = recipe.choose_all(source)
         checks.convertible(source, choices, allow_requantize)
         jobs = [planner.job(choice) for choice in choices]
@@ -226,10 +228,10 @@ def _tensor_report(job: Job, relative_error: float | None) -> TensorReport:
 
 def _warnings(jobs: list[Job], main: Format, matrix: Imatrix | None) -> tuple[str, ...]:
     found = []
-    if matrix is None and main.name in LOW_BIT:
+    if matrix is None and main.name in LOW_BIT and not any(job.encoder for job in jobs):
         found.append(f"{main.name} without an importance matrix loses more than it must; compute one and pass it")
     low_bit = [job for job in jobs if job.choice.target is not None and job.choice.target.name in LOW_BIT]
-    blind = [job.choice.tensor.name for job in low_bit if job.importance is None]
+    blind = [job.choice.tensor.name for job in low_bit if job.importance is None and job.encoder is None]
     if matrix is not None and blind:
         found.append(f"the importance matrix says nothing about {_listed(blind)}: encoded without it")
     replaced = [job for job in jobs if job.choice.fallback]

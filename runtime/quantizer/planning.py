@@ -20,6 +20,7 @@ from iqrun.quantizer.sensitivity import sensitivities
 from iqrun.quantizer.shards import split
 
 _QUANTIZATION_VERSION = 2  # of the block formats, as the field counts
+_SCALING = "activation-aware"
 _STALE_KEYS = re.compile(r"split\.|quantize\.|iqrun\.")  # they describe the old file
 
 
@@ -34,10 +35,11 @@ class Planner:
         *,
         hashes: bool,
         max_shard_bytes: int | None,
+        scaled: bool = False,
     ) -> None:
         """The arguments are those of `iqrun.quantizer.quantize`, read and checked."""
         self._source, self._matrix, self._encoder = source, matrix, encoder
-        self._hashes, self._max_shard_bytes = hashes, max_shard_bytes
+        self._hashes, self._max_shard_bytes, self._scaled = hashes, max_shard_bytes, scaled
 
     def job(self, choice: Choice) -> Job:
         """How a tensor is converted."""
@@ -93,6 +95,8 @@ class Planner:
         plan.set(keys.IQRUN_VERSION, version(), ValueType.STRING)
         if label:
             plan.set(keys.IQRUN_RECIPE, label, ValueType.STRING)
+        if self._scaled:
+            plan.set(keys.IQRUN_SCALING, _SCALING, ValueType.STRING)
         if self._matrix is not None:
             _add_matrix(plan, self._matrix)
         if self._hashes:

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from iqrun import IqrunError, TokenizerError
-from iqrun.chat_template import ChatTemplate
+from iqrun.chat.template import ChatTemplate
 from iqrun.cli import inspect
+from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.session import Session
 from iqrun.gguf import GGUFFile
-from iqrun.lowering import NativeProgram
 from iqrun.model import build_program
 from iqrun.quantizer.imatrix import read_imatrix
-from iqrun.session import Session
 from iqrun.tokenizer import Tokenizer
 
 _MESSAGES = [{"role": "user", "content": "Hi <|im_end|>"}, {"role": "assistant", "content": ""}]

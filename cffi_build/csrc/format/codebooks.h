@@ -49,9 +49,11 @@ static const int8_t iq2_kl_pairs[32][2] = {
 
 /* The 6-bit codebook is a cubic in the code q (0..63). Fused multiply-adds, because the files' own decoder rounds so:
  * with them the decoded weights agree to the last bit. */
+static const float IQ6_CUBIC[4] = {0.0011972f, -0.11218f, 6.2568f, -127.0f};
+
 IQ_INLINE float iq6_value(int q) {
     const float x = (float)q;
-    return fmaf(x, fmaf(x, fmaf(x, 0.0011972f, -0.11218f), 6.2568f), -127.0f);
+    return fmaf(x, fmaf(x, fmaf(x, IQ6_CUBIC[0], IQ6_CUBIC[1]), IQ6_CUBIC[2]), IQ6_CUBIC[3]);
 }
 
 #endif

@@ -10,18 +10,34 @@ static const struct {
     [IQ_BOOK_PAIRS] = {1.0f, 0.0f, 0},    [IQ_BOOK_PARITY] = {1.0f / 16, 8.0f, 16},
 };
 
+static void make_bytes(iq_book_table *table, int n, int n_cell) {
+    for (int i = 0; i < IQ_BOOK_MOST; i++) table->byte.value[i] = (int8_t)table->value[i];
+    for (int cell = 0; cell < n_cell; cell++) {
+        const int below = table->base[cell];
+        table->byte.base[cell] = (uint8_t)below;
+        for (int i = 0; i < 2; i++) {
+            const float inside = below + i + 1 < n ? table->edge[below + i] - (float)cell : 1.0f;
+            table->byte.edge[i][cell] = (int8_t)(inside < 1.0f ? inside * IQ_CELL_STEPS - 1.0f : IQ_CELL_STEPS - 1.0f);
+        }
+    }
+}
+
 static void make_table(iq_book_table *table, const float *values, int n, float cell_scale, float cell_offset,
                        int n_cell) {
     for (int i = 0; i < IQ_BOOK_MOST; i++) {
         table->value[i] = values[i < n ? i : n - 1];
         table->edge[i] = 1e30f;
     }
-    for (int i = 0; i + 1 < n; i++) table->edge[i] = (values[i] + values[i + 1]) * 0.5f * cell_scale + cell_offset;
+    for (int i = 0; i + 1 < n; i++) {
+        const float edge = (values[i] + values[i + 1]) * 0.5f * cell_scale + cell_offset;
+        table->edge[i] = (float)(int)(edge * IQ_CELL_STEPS + 0.5f) / IQ_CELL_STEPS;
+    }
     for (int cell = 0; cell < IQ_BOOK_MOST; cell++) {
         int below = 0;
         while (below + 1 < n && cell < n_cell && table->edge[below] < (float)cell) below++;
         table->base[cell] = below;
     }
+    make_bytes(table, n, n_cell);
 }
 
 static void make_frame(iq_book *book, iq_book_kind kind, float lowest, float highest, int n_code, float shift) {

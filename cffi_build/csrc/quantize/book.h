@@ -19,14 +19,24 @@ typedef enum {
     IQ_BOOK_KINDS
 } iq_book_kind;
 
+#define IQ_CELL_STEPS 128 /* edges stand at multiples of 1/128 of a cell: exact but for IQ6_K, where it costs nothing */
+
 /* The line is cut into cells of equal width: u = value * cell_scale + cell_offset, cell = floor(u). base[cell] is the
  * number of edges (midpoints between neighbouring values) below the cell; comparing u with edge[base], edge[base + 1]
- * finds the code. cell_scale is a power of two, so that every table entry is exact. */
+ * finds the code. cell_scale is a power of two, so that every table entry is exact.
+ *
+ * Where lookups in bytes are the cheap ones, the same search in integers: u * IQ_CELL_STEPS = cell * IQ_CELL_STEPS +
+ * rest, and the code is base[cell] plus the number of edge[.][cell] that rest exceeds. */
 typedef struct {
     alignas(64) int32_t base[IQ_BOOK_MOST];
     alignas(64) float edge[IQ_BOOK_MOST]; /* in cells; past the last one: beyond every u */
     alignas(64) float value[IQ_BOOK_MOST];
     alignas(64) int32_t code[IQ_BOOK_MOST]; /* PARITY: which of the 16 codes this is */
+    struct {
+        alignas(64) uint8_t base[IQ_BOOK_MOST];
+        int8_t edge[2][IQ_BOOK_MOST];
+        int8_t value[IQ_BOOK_MOST]; /* but of IQ_BOOK_64, whose values are no integers */
+    } byte;
 } iq_book_table;
 
 #define IQ_PAIRS 32

@@ -4,23 +4,20 @@
 
 size_t iq_first_not_finite(const float *x, size_t n) {
     const size_t step = 256; /* a run without branches first: that is the usual case */
+    const uint32_t exponent = 0x7f800000u;
     for (size_t at = 0; at < n; at += step) {
         const size_t end = iq_min_size(at + step, n);
-        uint32_t largest = 0;
-        for (size_t i = at; i < end; i++) {
-            const uint32_t size = iq_f32_to_bits(x[i]) & 0x7fffffffu;
-            largest = size > largest ? size : largest;
-        }
-        if (largest < 0x7f800000u) continue;
-        for (size_t i = at; i < end; i++) {
-            if ((iq_f32_to_bits(x[i]) & 0x7f800000u) == 0x7f800000u) return i;
+        uint32_t found = 0;
+        for (size_t i = at; i < end; i++) found |= (iq_f32_to_bits(x[i]) & exponent) == exponent;
+        for (size_t i = at; i < end && found; i++) {
+            if ((iq_f32_to_bits(x[i]) & exponent) == exponent) return i;
         }
     }
     return n;
 }
 
 iq_status iq_check_arguments(int32_t id, const float *src, size_t n_rows, size_t n_cols, iq_effort effort,
-                                 const void *dst, iq_error *error) {
+                             const void *dst, iq_error *error) {
     const iq_format_info *info = iq_format_find(id);
     if (!info || !iq_encoder_find(id)) {
         return iq_fail(error, IQ_ERR_UNSUPPORTED, "ggml type %d is not one that iqrun encodes", (int)id);

@@ -7,12 +7,12 @@ IQ_INLINE float magnitude(float a) { return a < 0.0f ? -a : a; }
 #define PERFECT_FIT 1e-9f
 
 IQ_INLINE const iq_candidate *candidate_of(const search_plan *plan, const iq_lane_set *set, int i) {
-    return &set->candidate[i / plan->n_keep][i % plan->n_keep];
+    return &set->candidate[i / plan->grid.n_keep][i % plan->grid.n_keep];
 }
 
 /* In each lane, the size of the smallest good candidate scale. */
 static lanes smallest_good_scale(const iq_scale_group *g, const search_plan *plan, const iq_lane_set *set) {
-    const int n = n_variant(g->book) * plan->n_keep;
+    const int n = n_variant(g->book) * plan->grid.n_keep;
     lanes residual = l_set(1e30f), fit = l_set(0.0f), smallest = l_set(1e30f);
     for (int i = 0; i < n; i++) {
         const iq_candidate *c = candidate_of(plan, set, i);
@@ -61,7 +61,7 @@ static void insert_scale(good_scales *good, float scale) {
 static good_scales good_scales_of(const iq_scale_group *g, const search_plan *plan, size_t sub_block) {
     const iq_lane_set *set = &g->set[sub_block / IQ_LANES];
     const size_t lane = sub_block % IQ_LANES;
-    const int n = n_variant(g->book) * plan->n_keep;
+    const int n = n_variant(g->book) * plan->grid.n_keep;
     good_scales good = {.n = 0};
     float residual = 1e30f, fit = 0.0f;
     for (int i = 0; i < n; i++) {

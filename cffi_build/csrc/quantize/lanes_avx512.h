@@ -17,9 +17,18 @@ IQ_INLINE lanes l_min(lanes a, lanes b) { return _mm512_min_ps(a, b); }
 IQ_INLINE lanes l_max(lanes a, lanes b) { return _mm512_max_ps(a, b); }
 IQ_INLINE lanes l_round(lanes a) { return _mm512_roundscale_ps(a, 8); }
 IQ_INLINE lanes_mask l_greater(lanes a, lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+IQ_INLINE lanes_mask l_at_least(lanes a, lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 IQ_INLINE lanes l_select(lanes_mask m, lanes yes, lanes no) { return _mm512_mask_blend_ps(m, no, yes); }
 IQ_INLINE lanes_mask l_xor(lanes_mask a, lanes_mask b) { return (lanes_mask)(a ^ b); }
 IQ_INLINE lanes_mask l_andnot(lanes_mask a, lanes_mask b) { return (lanes_mask)(a & ~b); }
+
+/* Every instruction set adds halves, then quarters, eighths, pairs. */
+IQ_INLINE float l_sum(lanes a) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 eighth = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(eighth, _mm_movehdup_ps(eighth)));
+}
 
 IQ_INLINE lanes_int l_int_zero(void) { return _mm512_setzero_si512(); }
 IQ_INLINE lanes_int l_int_set(int a) { return _mm512_set1_epi32(a); }

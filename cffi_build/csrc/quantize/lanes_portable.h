@@ -33,6 +33,7 @@ IQ_INLINE lanes l_sub(lanes x, lanes y) { L_EACH(lanes, x.q[i] - y.q[i]); }
 IQ_INLINE lanes l_mul(lanes x, lanes y) { L_EACH(lanes, x.q[i] * y.q[i]); }
 IQ_INLINE lanes l_div(lanes x, lanes y) { L_EACH(lanes, x.q[i] / y.q[i]); }
 IQ_INLINE lanes_mask l_greater(lanes x, lanes y) { L_EACH(lanes_mask, x.q[i] > y.q[i]); }
+IQ_INLINE lanes_mask l_at_least(lanes x, lanes y) { L_EACH(lanes_mask, x.q[i] >= y.q[i]); }
 IQ_INLINE lanes_int l_int_select(lanes_mask m, lanes_int yes, lanes_int no) {
     L_EACH(lanes_int, (yes.q[i] & m.q[i]) | (no.q[i] & ~m.q[i]));
 }
@@ -43,6 +44,12 @@ IQ_INLINE lanes_mask l_xor(lanes_mask x, lanes_mask y) { L_EACH(lanes_mask, x.q[
 IQ_INLINE lanes_mask l_andnot(lanes_mask x, lanes_mask y) { L_EACH(lanes_mask, x.q[i] & ~y.q[i]); }
 IQ_INLINE lanes l_min(lanes x, lanes y) { return l_select(l_greater(y, x), x, y); }
 IQ_INLINE lanes l_max(lanes x, lanes y) { return l_select(l_greater(x, y), x, y); }
+
+/* Every instruction set adds halves, then quarters, eighths, pairs. */
+IQ_INLINE float l_sum(lanes x) {
+    const l_quarter quarter = (x.q[0] + x.q[2]) + (x.q[1] + x.q[3]);
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
 
 /* Nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction. */
 IQ_INLINE lanes l_round(lanes x) {

@@ -100,9 +100,9 @@ static void solve_own_ranges(const iq_scale_group *g, const search_plan *plan, i
     const lanes width = l_sub(highest, lowest);
     try_range(g, set, (lane_range){zero, zero}, &c);
     try_constant(g, set, l_mul(l_add(lowest, highest), l_set(0.5f)), &c);
-    for (int i = 0; i < 3 * plan->n_reach; i++) {
-        const float way = (float)(i / 3) / (float)(plan->n_reach - 1);
-        const float codes = g->book->highest * (plan->reach_from + (plan->reach_to - plan->reach_from) * way);
+    for (int i = 0; i < 3 * plan->grid.n_reach; i++) {
+        const float way = (float)(i / 3) / (float)(plan->grid.n_reach - 1);
+        const float codes = g->book->highest * (plan->grid.from + (plan->grid.to - plan->grid.from) * way);
         const lane_range line = stretched_line(g->book, lowest, width, codes, i % 3);
         const range_sums sums = measure_range(g->book, set, line);
         try_range(g, set, fitted_line(&sums, line), &c);

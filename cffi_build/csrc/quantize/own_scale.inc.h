@@ -1,17 +1,5 @@
 /* Blocks of 32 with an fp16 scale of their own: each lane is solved by itself. Included by search.inc.h. */
 
-/* The fp16 number nearest to a * unit, divided by unit again: never infinite, and zero only for zero. */
-IQ_INLINE lanes round_to_f16(lanes a, float unit) {
-    const lanes zero = l_set(0.0f), most = l_set(65504.0f / unit), quantum = l_set(0x1p-24f / unit);
-    const lanes size = l_min(l_max(a, l_sub(zero, a)), most);
-    const lanes spread = l_mul(size, l_set(8193.0f)); /* 2^13 + 1 leaves eleven bits of the 24 */
-    const lanes normal = l_sub(spread, l_sub(spread, size));
-    const lanes steps = l_round(l_min(l_mul(size, l_set(0x1p24f * unit)), l_set(2048.0f)));
-    const lanes subnormal = l_mul(l_max(steps, l_set(1.0f)), quantum);
-    const lanes rounded = l_select(l_greater(l_set(0x1p-14f / unit), size), subnormal, normal);
-    return l_select(l_greater(a, zero), rounded, l_select(l_greater(zero, a), l_sub(zero, rounded), zero));
-}
-
 typedef struct {
     lanes error, scale, best;
 } lane_block; /* best: least-squares scale for the same codes */
@@ -28,9 +16,9 @@ IQ_INLINE void try_scale(const iq_scale_group *g, const iq_lane_set *set, lanes 
 static void solve_own_scales(const iq_scale_group *g, const search_plan *plan, iq_lane_set *set) {
     lane_block b = {l_set(1e30f), l_set(0.0f), l_set(0.0f)};
     try_scale(g, set, l_set(0.0f), &b);
-    for (int v = 0; v < 2; v++) {
+    for (int v = 0; v < n_variant(g->book); v++) {
         find_candidates(g, plan, set, v);
-        for (int i = 0; i < plan->n_keep; i++) try_scale(g, set, l_load(set->candidate[v][i].best), &b);
+        for (int i = 0; i < plan->grid.n_keep; i++) try_scale(g, set, l_load(set->candidate[v][i].best), &b);
     }
     for (int i = 0; i < plan->n_polish; i++) try_scale(g, set, b.best, &b);
     assign(g->book, set, g->sub, scales_at(b.scale, l_set(0.0f)));

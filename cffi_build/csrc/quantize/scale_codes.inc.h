@@ -36,20 +36,11 @@ IQ_INLINE lanes parabola_error(const iq_candidate *c, const scale_ladder *ladder
     return l_add(l_mul(l_mul(away, away), l_load(c->curve)), l_load(c->residual));
 }
 
-static double sum_of_lanes(lanes a) {
-    alignas(64) float f[IQ_LANES];
-    double sum[IQ_LANES / 2];
-    l_store(f, a);
-    for (int i = 0; i < 8; i++) sum[i] = (double)f[i] + (double)f[i + 8];
-    for (int i = 0; i < 4; i++) sum[i] += sum[i + 4];
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
-
 #define D_AT_ONCE 4 /* hides the latency of one parabola behind the others */
 
 /* What the candidates promise for each d. */
 static void promised_errors(const iq_scale_group *g, const search_plan *plan, const float d[D_AT_ONCE],
-                            double error[D_AT_ONCE]) {
+                            float error[D_AT_ONCE]) {
     scale_ladder ladder[D_AT_ONCE];
     lanes total[D_AT_ONCE], k;
     for (int i = 0; i < D_AT_ONCE; i++) {
@@ -60,7 +51,7 @@ static void promised_errors(const iq_scale_group *g, const search_plan *plan, co
         lanes lowest[D_AT_ONCE];
         for (int i = 0; i < D_AT_ONCE; i++) lowest[i] = l_set(1e30f);
         for (int v = 0; v < n_variant(g->book); v++) {
-            for (int c = 0; c < plan->n_keep; c++) {
+            for (int c = 0; c < plan->grid.n_keep; c++) {
                 for (int i = 0; i < D_AT_ONCE; i++) {
                     lowest[i] = l_min(parabola_error(&g->set[s].candidate[v][c], &ladder[i], &k), lowest[i]);
                 }
@@ -68,7 +59,7 @@ static void promised_errors(const iq_scale_group *g, const search_plan *plan, co
         }
         for (int i = 0; i < D_AT_ONCE; i++) total[i] = l_add(total[i], lowest[i]);
     }
-    for (int i = 0; i < D_AT_ONCE; i++) error[i] = sum_of_lanes(total[i]);
+    for (int i = 0; i < D_AT_ONCE; i++) error[i] = l_sum(total[i]);
 }
 
 /* A choice of scale code and codebook, with what the candidates promise for it. */
@@ -96,7 +87,7 @@ IQ_INLINE lane_promise promise_of_variant(const iq_scale_group *g, const iq_lane
 IQ_INLINE void order_promises(const iq_scale_group *g, const search_plan *plan, const iq_lane_set *set,
                               const scale_ladder *ladder, lane_promise list[IQ_VARIANTS]) {
     for (int v = 0; v < n_variant(g->book); v++) {
-        lane_promise p = promise_of_variant(g, set, v, plan->n_keep, ladder);
+        lane_promise p = promise_of_variant(g, set, v, plan->grid.n_keep, ladder);
         for (int i = 0; i < v; i++) {
             const lanes_mask better = l_greater(list[i].error, p.error);
             const lane_promise held = list[i];
@@ -144,9 +135,9 @@ typedef struct {
 
 static void add_to_group(const iq_scale_rule *rule, const lane_choice *c, iq_lane_set *set, group_sums *sums) {
     const lanes code = l_add(l_mul(c->k, l_set((float)rule->step)), l_set((float)rule->phase));
-    sums->error += sum_of_lanes(c->error);
-    sums->dx += sum_of_lanes(l_mul(c->xv, code));
-    sums->dd += sum_of_lanes(l_mul(l_mul(c->vv, code), code));
+    sums->error += (double)l_sum(c->error);
+    sums->dx += (double)l_sum(l_mul(c->xv, code));
+    sums->dd += (double)l_sum(l_mul(l_mul(c->vv, code), code));
     l_store(set->trial.k, c->k);
     l_store(set->trial.shift, c->shift);
 }

@@ -38,7 +38,7 @@ typedef struct {
 typedef struct {
     alignas(64) float x[IQ_SUB_MOST][IQ_LANES]; /* x[j][lane]: weight j of the lane's sub-block */
     alignas(64) float w[IQ_SUB_MOST][IQ_LANES];
-    alignas(64) float largest[IQ_LANES]; /* |x| */
+    alignas(64) float extreme[IQ_LANES]; /* the x that is farthest from zero */
     iq_candidate candidate[IQ_VARIANTS][IQ_CANDIDATES];
     iq_choice trial, chosen;
     alignas(64) float block_scale[IQ_LANES]; /* results of solve_own_*: fp16 numbers, divided by the unit */

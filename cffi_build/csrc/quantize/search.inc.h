@@ -3,6 +3,7 @@
 #include "quantize/sub_block.inc.h"
 #include "quantize/search_plan.inc.h"
 #include "quantize/candidates.inc.h"
+#include "quantize/round_f16.inc.h"
 #include "quantize/scale_codes.inc.h"
 #include "quantize/good_scales.inc.h"
 #include "quantize/shared_scale.inc.h"

@@ -1,10 +1,11 @@
 /* The search with AVX2. */
+#include "format/codebooks.h"
 #include "quantize/search_isa.h"
 
 #ifdef IQ_X86_64
 #include <immintrin.h>
 
-IQ_TARGET_BEGIN("avx2")
+IQ_TARGET_BEGIN("avx2,fma")
 #include "quantize/lanes_avx2.h"
 #include "quantize/search.inc.h"
 IQ_TARGET_END

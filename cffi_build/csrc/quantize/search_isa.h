@@ -9,6 +9,8 @@
 extern const iq_search iq_search_portable;
 #ifdef IQ_X86_64
 extern const iq_search iq_search_avx2, iq_search_avx512;
+#elif defined(IQ_AARCH64)
+extern const iq_search iq_search_neon;
 #endif
 
 #endif

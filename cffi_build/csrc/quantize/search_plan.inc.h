@@ -1,12 +1,15 @@
 /* How hard to search. Included by search.inc.h. */
 
+/* The scales to try: where the extreme weight of a sub-block may land, times an end of the book. */
 typedef struct {
-    /* candidates of a sub-block */
-    int n_reach;      /* grid points per variant, for 16 codes */
-    float reach_from; /* where the largest |x| may land: times the end of the book nearer to zero ... */
-    float reach_to;   /* ... times the farther end */
-    int n_refine;     /* least-squares steps from the candidates kept */
-    int n_keep;       /* candidates kept per variant */
+    int n_reach; /* grid points per variant: an end of the book and a codebook */
+    float from, to;
+    int n_keep; /* candidates kept per variant */
+} search_grid;
+
+typedef struct {
+    search_grid grid;
+    int n_refine; /* least-squares steps of the candidates, at least one */
     /* the shortlist of values of d, by the candidates' parabolas */
     int n_d;            /* values between d_from and d_to */
     float d_from, d_to; /* times (the largest of the sub-blocks' smallest good scales / the largest scale code) */
@@ -19,51 +22,62 @@ typedef struct {
     int n_neighbour; /* scale codes on each side of the best */
 } search_plan;
 
+#define EFFORTS 3
+#define PAIRS 0 /* in place of the bits of a code that stands for two weights */
+
 /* clang-format off */
 
-/* The K types: one d for sixteen sub-blocks of 16. The KS types: one d for the sub-blocks of 32 of a whole row. */
-static const search_plan superblock_plans[] = {
-    /*                     reach  from  to   refine keep  d  from  to   fine divisor  exact polish try neighbour */
-    [IQ_EFFORT_FAST]   = {     8, 0.8f, 1.3f,     0,   2,  8, 0.6f, 2.0f,   4,      1,     1,     1,  1,        0},
-    [IQ_EFFORT_NORMAL] = {    16, 0.7f, 2.0f,     1,   4, 24, 0.5f, 2.2f,   8,      2,     2,     2,  2,        1},
-    [IQ_EFFORT_BEST]   = {    40, 0.6f, 2.5f,     2,   8, 48, 0.5f, 2.2f,  24,      8,     6,     4,  4,        2},
+/* By the bits of a code: the finer a codebook, the narrower the valleys of the error in the scale, and the less it pays
+ * to clip the largest weights or to leave the outer codes unused. */
+static const search_grid shared_grids[][EFFORTS] = {
+    /*                  fast                  normal                    best */
+    [PAIRS] = {{4, 0.60f, 1.25f, 1}, {8, 0.50f, 2.15f, 2}, {30, 0.40f, 2.5f, 8}},
+    [2] = {{3, 0.62f, 1.65f, 1}, {8, 0.50f, 2.40f, 2}, {25, 0.40f, 2.5f, 8}},
+    [3] = {{5, 0.60f, 1.30f, 1}, {9, 0.50f, 2.10f, 3}, {30, 0.40f, 2.5f, 8}},
+    [4] = {{6, 0.78f, 1.30f, 2}, {13, 0.68f, 1.50f, 4}, {40, 0.50f, 2.0f, 8}},
+    [5] = {{7, 0.76f, 1.15f, 2}, {15, 0.74f, 1.27f, 4}, {60, 0.50f, 2.0f, 8}},
+    [6] = {{12, 0.80f, 1.02f, 2}, {16, 0.73f, 1.09f, 4}, {80, 0.60f, 1.3f, 8}},
 };
-static const search_plan row_plans[] = {
-    [IQ_EFFORT_FAST]   = {     8, 0.8f, 1.3f,     1,   1, 12, 0.6f, 2.0f,   4,      1,     1,     1,  1,        1},
-    [IQ_EFFORT_NORMAL] = {    16, 0.7f, 2.0f,     1,   4, 24, 0.5f, 2.2f,   8,      2,     2,     2,  2,        1},
-    [IQ_EFFORT_BEST]   = {    40, 0.6f, 2.5f,     2,   8, 48, 0.5f, 2.2f,  24,      8,     6,     4,  4,        2},
+
+/* The K types: one d for sixteen sub-blocks of 16. The KS types: one d for the sub-blocks of 32 of a whole row. */
+static const search_plan superblock_plans[EFFORTS] = {
+    /*                          refine  d  from    to  fine divisor  exact polish try neighbour */
+    [IQ_EFFORT_FAST]   = {{0},      1,  8, 0.65f, 2.0f,   4,      2,     1,     0,  2,        0},
+    [IQ_EFFORT_NORMAL] = {{0},      1, 20, 0.50f, 2.3f,   8,      2,     2,     2,  2,        1},
+    [IQ_EFFORT_BEST]   = {{0},      2, 48, 0.50f, 2.3f,  24,      8,     6,     4,  4,        2},
+};
+static const search_plan row_plans[EFFORTS] = {
+    [IQ_EFFORT_FAST]   = {{0},      1,  8, 0.65f, 2.3f,   8,      1,     1,     0,  1,        1},
+    [IQ_EFFORT_NORMAL] = {{0},      1, 20, 0.50f, 2.3f,   8,      2,     1,     1,  2,        1},
+    [IQ_EFFORT_BEST]   = {{0},      2, 48, 0.50f, 2.3f,  24,      8,     6,     4,  4,        2},
 };
 
 /* Blocks of 32 with a scale of their own. */
-static const search_plan block_plans[] = {
-    [IQ_EFFORT_FAST]   = {.n_reach = 10, .reach_from = 0.80f, .reach_to = 1.2f, .n_keep = 4, .n_polish = 1},
-    [IQ_EFFORT_NORMAL] = {.n_reach = 32, .reach_from = 0.72f, .reach_to = 1.3f, .n_keep = 8, .n_polish = 2,
-                          .n_refine = 1},
-    [IQ_EFFORT_BEST]   = {.n_reach = 48, .reach_from = 0.60f, .reach_to = 1.5f, .n_keep = 8, .n_polish = 4,
-                          .n_refine = 2},
+static const search_plan block_plans[EFFORTS] = {
+    [IQ_EFFORT_FAST]   = {.grid = {10, 0.80f, 1.2f, 4}, .n_refine = 1, .n_polish = 1},
+    [IQ_EFFORT_NORMAL] = {.grid = {32, 0.72f, 1.3f, 8}, .n_refine = 1, .n_polish = 2},
+    [IQ_EFFORT_BEST]   = {.grid = {48, 0.60f, 1.5f, 8}, .n_refine = 2, .n_polish = 4},
 };
 /* clang-format on */
 
-/* The finer a codebook, the narrower the valleys of the error in the scale. */
-static float fineness(const iq_book *book) {
-    const int n = book->n_code;
-    return n <= 4 ? 0.625f : n <= 8 ? 0.75f : n <= 16 ? 1.0f : n <= 32 ? 1.5f : n <= 64 ? 2.0f : 3.0f;
+static int bits_of_code(const iq_book *book) {
+    int bits = 2;
+    while (1 << bits < book->n_code) bits++;
+    return bits;
 }
 
 static search_plan shared_plan(const iq_scale_group *g) {
     search_plan plan = g->sub < IQ_SUB_MOST ? superblock_plans[g->effort] : row_plans[g->effort];
-    const float fine = fineness(g->book);
-    plan.n_reach = (int)((float)plan.n_reach * fine);
-    if (fine > 1.0f) plan.reach_to = 1.0f + (plan.reach_to - 1.0f) / (fine * fine); /* clipping hardly pays */
+    plan.grid = shared_grids[g->book->kind == IQ_BOOK_PAIRS ? PAIRS : bits_of_code(g->book)][g->effort];
     return plan;
 }
 
 /* Where nothing but the scale is free, clipping the largest weights pays less the finer the codes are. */
 static search_plan block_plan(const iq_scale_group *g) {
-    const float fine = fineness(g->book);
+    const float fine[] = {0, 0, 0.625f, 0.75f, 1.0f, 1.5f, 2.0f, 3.0f, 3.0f}, f = fine[bits_of_code(g->book)];
     search_plan plan = block_plans[g->effort];
-    plan.n_reach = (int)((float)plan.n_reach * fine);
-    plan.reach_from = 1.0f - (1.0f - plan.reach_from) / fine;
-    plan.reach_to = 1.0f + (plan.reach_to - 1.0f) / fine;
+    plan.grid.n_reach = (int)((float)plan.grid.n_reach * f);
+    plan.grid.from = 1.0f - (1.0f - plan.grid.from) / f;
+    plan.grid.to = 1.0f + (plan.grid.to - 1.0f) / f;
     return plan;
 }

@@ -1,4 +1,4 @@
-/* The search with the compiler's baseline vectors: every x86-64, every aarch64. */
+/* The search with the compiler's baseline vectors: every CPU. */
 #include "quantize/search_isa.h"
 
 #include "quantize/lanes_portable.h"

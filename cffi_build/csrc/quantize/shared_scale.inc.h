@@ -1,15 +1,12 @@
 /* One d for many sub-blocks: values of d that promise well, then the best of these. Included by search.inc.h. */
 
+#define MOST_F32 2.1e34f /* as a d: 127 * 127 times it is finite */
+
 /* The value of the file's number format nearest to d, in the group's unit; never infinite. */
 static float round_d(const iq_scale_group *g, float d) {
-    if (g->rule.d_is_f32) {
-        const float most = 2.1e34f; /* 127 * 127 * most is finite */
-        const float real = d * g->unit;
-        return (real > most ? most : real < -most ? -most : real) / g->unit;
-    }
-    float real = d * g->unit;
-    real = real > 65504.0f ? 65504.0f : real < -65504.0f ? -65504.0f : real;
-    return iq_f16_to_f32(iq_f32_to_f16(real)) / g->unit;
+    const float most = g->rule.d_is_f32 ? MOST_F32 : 65504.0f, real = d * g->unit;
+    const float inside = real > most ? most : real < -most ? -most : real;
+    return (g->rule.d_is_f32 ? inside : iq_f16_to_f32(iq_f32_to_f16(inside))) / g->unit;
 }
 
 #define D_SHORTLIST 8
@@ -17,8 +14,7 @@ static float round_d(const iq_scale_group *g, float d) {
 #define D_MOST 64
 
 typedef struct {
-    float d;
-    double error;
+    float d, error;
 } d_error;
 
 static void insert_d(d_error *list, int n, d_error entry) {
@@ -32,18 +28,24 @@ static void insert_d(d_error *list, int n, d_error entry) {
     }
 }
 
-/* Inserts n values of d into the shortlist, rounded to what the file can store but not to zero. */
+/* The same for sixteen values, but none becomes zero. */
+static void round_some_d(const iq_scale_group *g, float d[IQ_LANES]) {
+    const lanes most = l_set(MOST_F32 / g->unit), all = l_load(d);
+    const lanes inside = l_max(l_min(all, most), l_sub(l_set(0.0f), most));
+    l_store(d, g->rule.d_is_f32 ? inside : round_to_f16(all, g->unit));
+}
+
+/* Inserts n values of d into the shortlist, rounded. */
 static void scan_d(const iq_scale_group *g, const search_plan *plan, const float *d, int n, d_error *list, int n_list) {
-    const float smallest = g->rule.d_is_f32 ? 0.0f : 0x1p-24f / g->unit;
-    for (int at = 0; at < n; at += D_AT_ONCE) {
-        float rounded[D_AT_ONCE];
-        double error[D_AT_ONCE];
-        for (int i = 0; i < D_AT_ONCE; i++) {
-            const float r = round_d(g, d[at + i < n ? at + i : at]);
-            rounded[i] = magnitude(r) > smallest ? r : d[at] < 0.0f ? -smallest : smallest;
+    for (int at = 0; at < n; at += IQ_LANES) {
+        alignas(64) float rounded[IQ_LANES];
+        for (int i = 0; i < IQ_LANES; i++) rounded[i] = d[at + i < n ? at + i : at];
+        round_some_d(g, rounded);
+        for (int i = 0; i < IQ_LANES && at + i < n; i += D_AT_ONCE) {
+            float error[D_AT_ONCE];
+            promised_errors(g, plan, rounded + i, error);
+            for (int j = 0; j < D_AT_ONCE; j++) insert_d(list, n_list, (d_error){rounded[i + j], error[j]});
         }
-        promised_errors(g, plan, rounded, error);
-        for (int i = 0; i < D_AT_ONCE; i++) insert_d(list, n_list, (d_error){rounded[i], error[i]});
     }
 }
 
@@ -71,8 +73,8 @@ static void shortlist_d(const iq_scale_group *g, const search_plan *plan, d_erro
     const good_scales good = good_scales_of(g, plan, deciding_sub_block(g, plan));
     const float unit_d = good.scale[0] / (float)far_code, from = unit_d * plan->d_from, to = unit_d * plan->d_to;
     d_error coarse[D_COARSE];
-    for (int i = 0; i < D_COARSE; i++) coarse[i] = (d_error){0.0f, 1e300};
-    for (int i = 0; i < plan->n_exact; i++) list[i] = (d_error){0.0f, 1e300};
+    for (int i = 0; i < D_COARSE; i++) coarse[i] = (d_error){0.0f, 1e30f};
+    for (int i = 0; i < plan->n_exact; i++) list[i] = (d_error){0.0f, 1e30f};
     scan_range(g, plan, from, to, plan->n_d, coarse, D_COARSE);
     if (far_code >= -16) scan_range(g, plan, -from, -to, plan->n_d, coarse, D_COARSE); /* -8..7 is far from even */
     const float step = (to - from) / (float)plan->n_d;

@@ -5,10 +5,14 @@ typedef struct {
 } lane_scales;
 
 typedef struct {
-    lanes error; /* sum w (x - scale v)^2 */
+    lanes error; /* sum w (x - scale v)^2, if it was asked for */
     lanes xv;    /* sum w x v */
     lanes vv;    /* sum w v^2 */
 } lane_sums;
+
+/* FIT sums say which scale suits the codes; ERROR also how large the error is, not expanded into the other sums: it
+ * tells nearly perfect fits apart. */
+typedef enum { FIT, ERROR } sum_kind;
 
 /* u = x * slope + start is the position of x in the book's cells. A zero scale assigns as if x were zero. */
 typedef struct {
@@ -31,10 +35,12 @@ IQ_INLINE lane_scales scales_at(lanes scale, lanes shift) {
 }
 
 /* Adds weight `row`, coded as v (shift included), to the sums. */
-IQ_INLINE void add_row(lane_sums *sums, const iq_lane_set *set, size_t row, lanes scale, lanes v) {
-    const lanes x = l_load(set->x[row]), w = l_load(set->w[row]);
-    const lanes miss = l_sub(x, l_mul(scale, v)), wv = l_mul(w, v);
-    sums->error = l_add(sums->error, l_mul(l_mul(w, miss), miss));
+IQ_INLINE void add_row(sum_kind sum, lane_sums *sums, const iq_lane_set *set, size_t row, lanes scale, lanes v) {
+    const lanes x = l_load(set->x[row]), w = l_load(set->w[row]), wv = l_mul(w, v);
+    if (sum == ERROR) {
+        const lanes miss = l_sub(x, l_mul(scale, v));
+        sums->error = l_add(sums->error, l_mul(l_mul(w, miss), miss));
+    }
     sums->xv = l_add(sums->xv, l_mul(wv, x));
     sums->vv = l_add(sums->vv, l_mul(wv, v));
 }
@@ -43,14 +49,13 @@ IQ_INLINE lane_sums no_sums(void) { return (lane_sums){l_set(0.0f), l_set(0.0f),
 
 /* ---- each weight by itself ---- */
 
-/* The sums at `at`. The error is not expanded into the other sums: it also tells nearly perfect fits apart. */
-IQ_INLINE lane_sums measure_singles(iq_book_kind kind, const iq_book *book, const iq_lane_set *set, size_t sub,
-                                    lane_scales at) {
+IQ_INLINE lane_sums measure_singles(sum_kind sum, iq_book_kind kind, const iq_book *book, const iq_lane_set *set,
+                                    size_t sub, lane_scales at) {
     const cell_map map = map_to_cells(book, at.inverse, at.shift);
     lane_sums sums = no_sums();
     for (size_t j = 0; j < sub; j++) {
         const lanes u = l_add(l_mul(l_load(set->x[j]), map.slope), map.start);
-        add_row(&sums, set, j, at.scale, l_add(nearest(book, kind, u).value, at.shift));
+        add_row(sum, &sums, set, j, at.scale, l_add(nearest(book, kind, u).value, at.shift));
     }
     return sums;
 }
@@ -86,12 +91,13 @@ IQ_INLINE lanes_int nearest_pair(const iq_book *book, const iq_lane_set *set, si
     return l_truncate(index);
 }
 
-IQ_INLINE lane_sums measure_pairs(const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
+IQ_INLINE lane_sums measure_pairs(sum_kind sum, const iq_book *book, const iq_lane_set *set, size_t sub,
+                                  lane_scales at) {
     lane_sums sums = no_sums();
     for (size_t j = 0; j < sub; j += 2) {
         const lanes_int code = nearest_pair(book, set, j, at.inverse);
-        add_row(&sums, set, j, at.scale, l_lookup(book->table[0].value, IQ_PAIRS, code));
-        add_row(&sums, set, j + 1, at.scale, l_lookup(book->table[1].value, IQ_PAIRS, code));
+        add_row(sum, &sums, set, j, at.scale, l_lookup(book->table[0].value, IQ_PAIRS, code));
+        add_row(sum, &sums, set, j + 1, at.scale, l_lookup(book->table[1].value, IQ_PAIRS, code));
     }
     return sums;
 }
@@ -148,13 +154,13 @@ IQ_INLINE void nearest_parity(const iq_book *book, const iq_lane_set *set, const
     }
 }
 
-IQ_INLINE lane_sums measure_parity(const iq_book *book, const iq_lane_set *set, lane_scales at) {
+IQ_INLINE lane_sums measure_parity(sum_kind sum, const iq_book *book, const iq_lane_set *set, lane_scales at) {
     const cell_map map = map_to_cells(book, at.inverse, at.shift);
     lane_sums sums = no_sums();
     for (size_t k = 0; k < 8; k++) {
         parity_group group = parity_rows(k);
         nearest_parity(book, set, &map, at, &group);
-        for (int r = 0; r < PARITY_ROWS; r++) add_row(&sums, set, group.row[r], at.scale, group.value[r]);
+        for (int r = 0; r < PARITY_ROWS; r++) add_row(sum, &sums, set, group.row[r], at.scale, group.value[r]);
     }
     return sums;
 }
@@ -170,52 +176,36 @@ IQ_INLINE void assign_parity(const iq_book *book, iq_lane_set *set, lane_scales 
 
 /* ---- any book ---- */
 
-static lane_sums measure(const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
+IQ_INLINE lane_sums measure_as(sum_kind sum, const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
     switch (book->kind) {
-    case IQ_BOOK_4:
-        return measure_singles(IQ_BOOK_4, book, set, sub, at);
-    case IQ_BOOK_8:
-        return measure_singles(IQ_BOOK_8, book, set, sub, at);
-    case IQ_BOOK_16:
-        return measure_singles(IQ_BOOK_16, book, set, sub, at);
-    case IQ_BOOK_32:
-        return measure_singles(IQ_BOOK_32, book, set, sub, at);
-    case IQ_BOOK_64:
-        return measure_singles(IQ_BOOK_64, book, set, sub, at);
-    case IQ_BOOK_PAIRS:
-        return measure_pairs(book, set, sub, at);
-    case IQ_BOOK_PARITY:
-        return measure_parity(book, set, at);
-    default:
-        return measure_singles(IQ_BOOK_LINEAR, book, set, sub, at);
+    case IQ_BOOK_4: return measure_singles(sum, IQ_BOOK_4, book, set, sub, at);
+    case IQ_BOOK_8: return measure_singles(sum, IQ_BOOK_8, book, set, sub, at);
+    case IQ_BOOK_16: return measure_singles(sum, IQ_BOOK_16, book, set, sub, at);
+    case IQ_BOOK_32: return measure_singles(sum, IQ_BOOK_32, book, set, sub, at);
+    case IQ_BOOK_64: return measure_singles(sum, IQ_BOOK_64, book, set, sub, at);
+    case IQ_BOOK_PAIRS: return measure_pairs(sum, book, set, sub, at);
+    case IQ_BOOK_PARITY: return measure_parity(sum, book, set, at);
+    default: return measure_singles(sum, IQ_BOOK_LINEAR, book, set, sub, at);
     }
+}
+
+static lane_sums measure(const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
+    return measure_as(ERROR, book, set, sub, at);
+}
+
+static lane_sums fit(const iq_book *book, const iq_lane_set *set, size_t sub, lane_scales at) {
+    return measure_as(FIT, book, set, sub, at);
 }
 
 static void assign(const iq_book *book, iq_lane_set *set, size_t sub, lane_scales at) {
     switch (book->kind) {
-    case IQ_BOOK_4:
-        assign_singles(IQ_BOOK_4, book, set, sub, at);
-        break;
-    case IQ_BOOK_8:
-        assign_singles(IQ_BOOK_8, book, set, sub, at);
-        break;
-    case IQ_BOOK_16:
-        assign_singles(IQ_BOOK_16, book, set, sub, at);
-        break;
-    case IQ_BOOK_32:
-        assign_singles(IQ_BOOK_32, book, set, sub, at);
-        break;
-    case IQ_BOOK_64:
-        assign_singles(IQ_BOOK_64, book, set, sub, at);
-        break;
-    case IQ_BOOK_PAIRS:
-        assign_pairs(book, set, sub, at);
-        break;
-    case IQ_BOOK_PARITY:
-        assign_parity(book, set, at);
-        break;
-    default:
-        assign_singles(IQ_BOOK_LINEAR, book, set, sub, at);
-        break;
+    case IQ_BOOK_4: assign_singles(IQ_BOOK_4, book, set, sub, at); break;
+    case IQ_BOOK_8: assign_singles(IQ_BOOK_8, book, set, sub, at); break;
+    case IQ_BOOK_16: assign_singles(IQ_BOOK_16, book, set, sub, at); break;
+    case IQ_BOOK_32: assign_singles(IQ_BOOK_32, book, set, sub, at); break;
+    case IQ_BOOK_64: assign_singles(IQ_BOOK_64, book, set, sub, at); break;
+    case IQ_BOOK_PAIRS: assign_pairs(book, set, sub, at); break;
+    case IQ_BOOK_PARITY: assign_parity(book, set, at); break;
+    default: assign_singles(IQ_BOOK_LINEAR, book, set, sub, at); break;
     }
 }

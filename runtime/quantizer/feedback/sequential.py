@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from iqrun import formats
+from iqrun.engine.lowering import NativeProgram
 from iqrun.formats import Effort, Format
-from iqrun.lowering import NativeProgram
 from iqrun.program import Op, Program, Weight
 from iqrun.quantizer.feedback.factors import Floats
 from iqrun.quantizer.feedback.inputs import Inputs, of_both_models, of_one_model

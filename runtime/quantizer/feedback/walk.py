@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from iqrun.engine.lowering import NativeProgram
 from iqrun.errors import ResourceError
-from iqrun.lowering import NativeProgram
 from iqrun.native import check, ffi, lib, pointer
 from iqrun.program import Buffer, Op, Program
 

@@ -1,0 +1,213 @@
+"""Speed of a model on this machine, against the limit that memory sets.
+
+Generating a token reads every weight once, and the keys and values of all tokens before it, so a machine that reads B
+bytes per second generates at most ``B / bytes_per_token`` tokens per second: the roof. B is measured on a buffer as
+large as the weights: for a model that fits into the caches, the caches are its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import PurePath
+from statistics import mean, stdev
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from iqrun import machine, native
+from iqrun.native import check, ffi, lib, pointer
+
+if TYPE_CHECKING:
+    from iqrun.engine.session import Session
+    from iqrun.model import Model
+
+Progress: TypeAlias = Callable[[int, int, str], object]
+
+MAX_READ_BYTES = 1 << 30
+_READ_PASSES = 5
+_KV_BYTES = {"f32": 4, "f16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is timed: so many tokens at once (prefill) or one by one (decode), behind `depth` tokens."""
+
+    kind: Literal["prefill", "decode"]
+    n_tokens: int
+    depth: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.n_tokens}" + (f" at {self.depth}" if self.depth else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One test.
+
+    Attributes:
+        model: name of the file.
+        test: ``prefill`` or ``decode``.
+        n_tokens: tokens per repetition.
+        depth: tokens in the KV cache before.
+        tokens_per_second: mean over the repetitions, and stddev their standard deviation.
+        threads, isa: how it was computed.
+        weight_bytes_per_token: bytes of weights read to generate a token.
+        kv_bytes_per_token: bytes of keys and values read to generate a token, on average over the test.
+        read_bandwidth: bytes per second that `threads` threads read from a buffer as large as the weights.
+        roof: ``read_bandwidth / (weight_bytes_per_token + kv_bytes_per_token)``, in tokens per second; None for
+            prefill, which reads the weights once for many tokens.
+        roof_share: decode speed over `roof`; None for prefill.
+    """
+
+    model: str
+    test: str
+    n_tokens: int
+    depth: int
+    tokens_per_second: float
+    stddev: float
+    threads: int
+    isa: str
+    weight_bytes_per_token: int
+    kv_bytes_per_token: int
+    read_bandwidth: float
+    roof: float | None
+    roof_share: float | None
+
+
+def plan(n_prompt: Sequence[int] = (), n_decode: Sequence[int] = (), depths: Sequence[int] = (0,)) -> list[Trial]:
+    """All tests of these sizes, each at each depth; a size of 0 is left out.
+
+    Raises:
+        ValueError: a negative number, or nothing to test.
+    """
+    if min([0, *n_prompt, *n_decode, *depths]) < 0:
+        raise ValueError("the numbers of tokens must not be negative")
+    tests = [Trial("prefill", n, depth) for depth, n in product(depths, n_prompt) if n > 0]
+    tests += [Trial("decode", n, depth) for depth, n in product(depths, n_decode) if n > 0]
+    if not tests:
+        raise ValueError("nothing to test: give a number of tokens to prefill or to decode")
+    return tests
+
+
+def context_of(tests: Sequence[Trial]) -> int:
+    """Tokens that the context of a model must hold for these tests."""
+    return max(test.depth + test.n_tokens for test in tests)
+
+
+def measure(
+    model: Model, tests: Sequence[Trial], *, repeats: int = 5, progress: Progress | None = None
+) -> Iterator[Measurement]:
+    """Times tests, each after a warm-up.
+
+    Args:
+        model: the model; its context must hold `context_of(tests)` tokens.
+        tests: from `plan`.
+        repeats: repetitions of each.
+        progress: called as ``progress(repetitions_done, repetitions_in_all, test)``.
+
+    Yields:
+        One `Measurement` per test.
+
+    Raises:
+        ContextFullError: a test does not fit into the context.
+        ValueError: no repetition.
+    """
+    if repeats < 1:
+        raise ValueError("repeats must be at least 1")
+    bandwidth = read_bandwidth(model.n_threads, model.program.weight_bytes_per_token)
+    with model.session() as session:
+        for index, test in enumerate(tests):
+            seconds = []
+            for done, spent in enumerate(_times(session, test, repeats), 1):
+                seconds.append(spent)
+                if progress is not None:
+                    progress(index * repeats + done, len(tests) * repeats, str(test))
+            yield _measurement(model, test, [test.n_tokens / spent for spent in seconds], bandwidth)
+            session.truncate(0)
+
+
+def profile(model: Model, *, n_decode: int = 64) -> list[tuple[str, float]]:
+    """Seconds per generated token spent in each kind of operation, largest first; layers are added up."""
+    ops = model.program.ops
+    with model.session() as session:
+        _decode(session, n_decode)
+        session.profile(True)
+        session.truncate(0)
+        _decode(session, n_decode)
+        seconds = session.profile(False)
+    totals: dict[str, float] = {}
+    for op, spent in zip(ops, seconds, strict=True):
+        name = f"{op.kind} {', '.join(buffer.name for buffer in op.dst)}"
+        totals[name] = totals.get(name, 0.0) + spent / n_decode
+    return sorted(totals.items(), key=lambda item: -item[1])
+
+
+def read_bandwidth(n_threads: int, n_bytes: int) -> float:
+    """Bytes per second that threads read: the best of several passes over one buffer.
+
+    Args:
+        n_threads: how many read at once.
+        n_bytes: size of the buffer; at most 1 GiB, and half of the free memory, are used.
+    """
+    limit = min(MAX_READ_BYTES, (machine.available_memory() or MAX_READ_BYTES) // 2)
+    buffer = np.ones(max(1, min(n_bytes, limit)), np.uint8)
+    seconds = ffi.new("double *")
+    check(lib.iq_measure_read, pointer(buffer, "const void *"), buffer.size, n_threads, _READ_PASSES, seconds)
+    return float(buffer.size / seconds[0])
+
+
+def _measurement(model: Model, test: Trial, speeds: Sequence[float], bandwidth: float) -> Measurement:
+    speed = mean(speeds)
+    weights, cached = model.program.weight_bytes_per_token, _kv_bytes_per_token(model, test)
+    roof = bandwidth / (weights + cached) if test.kind == "decode" else None
+    return Measurement(
+        model=PurePath(model.path).name,
+        test=test.kind,
+        n_tokens=test.n_tokens,
+        depth=test.depth,
+        tokens_per_second=speed,
+        stddev=stdev(speeds) if len(speeds) > 1 else 0.0,
+        threads=model.n_threads,
+        isa=native.isa_name(),
+        weight_bytes_per_token=weights,
+        kv_bytes_per_token=cached,
+        read_bandwidth=bandwidth,
+        roof=roof,
+        roof_share=None if roof is None else speed / roof,
+    )
+
+
+def _kv_bytes_per_token(model: Model, test: Trial) -> int:
+    """Bytes of keys and values that attention reads for one token in the middle of the test."""
+    per_position = sum(2 * op.n_head_kv * op.head_dim for op in model.program.ops if op.kind == "attention")
+    return round(per_position * _KV_BYTES[model.kv_type] * (test.depth + (test.n_tokens + 1) / 2))
+
+
+def _times(session: Session, test: Trial, repeats: int) -> Iterator[float]:
+    """Seconds of each repetition; the tokens of the depth are evaluated once, outside the time."""
+    work = _prefill if test.kind == "prefill" else _decode
+    if test.depth:
+        _prefill(session, test.depth)
+    work(session, test.n_tokens)
+    for _ in range(repeats):
+        session.truncate(test.depth)
+        start = perf_counter()
+        work(session, test.n_tokens)
+        yield perf_counter() - start
+
+
+def _prefill(session: Session, n_tokens: int) -> None:
+    session.evaluate(_some_tokens(session, n_tokens))
+
+
+def _decode(session: Session, n_tokens: int) -> None:
+    for token in _some_tokens(session, n_tokens):
+        session.evaluate((token,))
+
+
+def _some_tokens(session: Session, n: int) -> list[int]:
+    """Always the same, spread over the vocabulary: speed does not depend on which."""
+    return [int(token) for token in np.random.default_rng(1).integers(0, session.n_vocab, n)]
