@@ -15,6 +15,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -256,6 +257,14 @@ class Program:
         self._output = logits
 
     # ---- reading ----
+
+    def with_weights(self, weights: Sequence[Weight]) -> Program:
+        """The same operations with some weights in place of its own."""
+        changed = copy(self)
+        changed.weights = list(self.weights)
+        for weight in weights:
+            changed.weights[weight.index] = weight
+        return changed
 
     @property
     def logits(self) -> Buffer:

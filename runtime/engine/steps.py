@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock, current_thread, main_thread
 from typing import Any, Literal, TypeAlias
@@ -97,6 +97,26 @@ class Steps:
             commit = 1
         finally:
             lib.iq_step_end(self.handle, commit)
+
+    def run_between(
+        self, batch: Batch, state: Mapping[Buffer, Floats], first: int, last: int, keep: Iterable[Buffer]
+    ) -> dict[Buffer, Floats]:
+        """Runs operations `first` to `last` (exclusive) from the buffers of `state`; the KV cache stays as it was.
+
+        Returns:
+            The buffers to `keep`, the caller's own.
+        """
+        self._program.check_file()
+        try:
+            check(lib.iq_step_begin, self.handle, batch.native)
+            for buffer, values in state.items():
+                check(lib.iq_step_fill, self.handle, buffer.index, pointer(values, "const float *"))
+            check(lib.iq_step_seek, self.handle, first)
+            check(lib.iq_step_run, self.handle, first, last)
+            self._program.check_file()
+            return {buffer: self._buffer(buffer).copy() for buffer in keep}
+        finally:
+            lib.iq_step_end(self.handle, 0)
 
     def cancel(self) -> None:
         """Makes the running step, if any, fail soon."""

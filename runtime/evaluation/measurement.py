@@ -9,7 +9,6 @@ there are matrices: minutes for a small model. `iqrun.quantizer.sensitivity` est
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import replace
 from math import fsum
 from typing import TYPE_CHECKING
@@ -95,8 +94,7 @@ class _Probe:
 
     def divergence(self, weight: Weight) -> float:
         """Mean Kullback-Leibler divergence, in nats per token."""
-        program = copy(self._model.program)
-        program.weights = [weight if other.name == weight.name else other for other in program.weights]
+        program = self._model.program.with_weights([weight])
         divergences = []
         with Session(NativeProgram(program), n_ctx=self._n_ctx, n_threads=self._model.n_threads) as session:
             for chunk, base in zip(self._chunks, self._base, strict=True):

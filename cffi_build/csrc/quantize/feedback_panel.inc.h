@@ -18,13 +18,13 @@ static trial_scale trial_of(const iq_feedback_panel *p, lanes d, lanes k, lanes 
                          l_sub(l_set(p->book->cell_offset), l_mul(shift, cell))};
 }
 
-/* Column j of the sub-block at `first` takes the value q: counts the loss, passes the error on to the columns below
- * `end`; returns it. */
-IQ_INLINE lanes settle(const iq_feedback_panel *p, size_t first, size_t j, size_t end, lanes q, trial_state *s) {
+/* Column j of the sub-block at `first` takes the value q: counts the loss, passes the error on to the sub-block's later
+ * columns; returns it. */
+IQ_INLINE lanes settle(const iq_feedback_panel *p, size_t first, size_t j, lanes q, trial_state *s) {
     const float *feedback = p->feedback + (first + j) * p->stride + first;
     const lanes miss = l_sub(s->target[j], q), error = l_sub(l_load(p->weight[first + j]), q);
     s->loss = l_add(s->loss, l_mul(l_set(p->curvature[first + j]), l_mul(miss, miss)));
-    for (size_t i = j + 1; i < end; i++) s->target[i] = l_add(s->target[i], l_mul(error, l_set(feedback[i])));
+    for (size_t i = j + 1; i < p->sub; i++) s->target[i] = l_add(s->target[i], l_mul(error, l_set(feedback[i])));
     return error;
 }
 
@@ -36,7 +36,7 @@ IQ_INLINE void try_singles(iq_book_kind kind, const iq_feedback_panel *p, size_t
         for (size_t i = 0; i < n; i++) {
             const lanes u = l_add(l_mul(s[i].target[j], at[i].slope), at[i].start);
             const nearest_code c = nearest(p->book, kind, u);
-            const lanes error = settle(p, first, j, p->sub, l_mul(at[i].scale, l_add(c.value, at[i].shift)), &s[i]);
+            const lanes error = settle(p, first, j, l_mul(at[i].scale, l_add(c.value, at[i].shift)), &s[i]);
             if (!out) continue;
             l_store(out->error[first + j], error);
             l_store_bytes(out->code[first + j], c.index);
@@ -74,7 +74,7 @@ IQ_INLINE void try_pairs(const iq_feedback_panel *p, size_t first, const trial_s
             const lanes_int code = best_pair(p, first + j, at[i].scale, s[i].target[j], s[i].target[j + 1]);
             for (size_t half = 0; half < 2; half++) {
                 const lanes value = l_lookup(p->book->table[half].value, IQ_PAIRS, code);
-                const lanes error = settle(p, first, j + half, p->sub, l_mul(at[i].scale, value), &s[i]);
+                const lanes error = settle(p, first, j + half, l_mul(at[i].scale, value), &s[i]);
                 if (out) l_store(out->error[first + j + half], error);
             }
             if (out) l_store_bytes(out->code[first + j / 2], code);
@@ -134,7 +134,7 @@ IQ_INLINE void try_parity(const iq_feedback_panel *p, size_t first, const trial_
         for (size_t i = 0; i < n; i++) {
             const parity_path path = best_parity(p, first + j, &at[i], &s[i].target[j]);
             for (size_t r = 0; r < PARITY_ROWS; r++) {
-                const lanes error = settle(p, first, j + r, p->sub, l_mul(at[i].scale, path.value[r]), &s[i]);
+                const lanes error = settle(p, first, j + r, l_mul(at[i].scale, path.value[r]), &s[i]);
                 if (!out) continue;
                 l_store(out->error[first + j + r], error);
                 l_store_bytes(out->code[first + j + r], path.code[r]);
@@ -249,7 +249,8 @@ static sub_block_choice search_sub_block(const iq_feedback_panel *p, size_t firs
             try_two(p, first, d, k, shift, from, &best);
         }
     }
-    const lanes near[2] = {nearest_step(&p->rule, l_sub(best.k, l_set(1.0f))), nearest_step(&p->rule, l_add(best.k, l_set(1.0f)))};
+    const lanes near[2] = {nearest_step(&p->rule, l_sub(best.k, l_set(1.0f))),
+                           nearest_step(&p->rule, l_add(best.k, l_set(1.0f)))};
     const lanes same[2] = {best.shift, best.shift};
     try_two(p, first, d, near, same, from, &best);
     return best;
@@ -309,7 +310,7 @@ static void measure_panel(const iq_feedback_panel *p, iq_feedback_codes *codes) 
     for (size_t first = 0; first < IQ_SUPERBLOCK; first += p->sub) {
         trial_state s = load_state(p, first, codes);
         for (size_t j = 0; j < p->sub; j++) {
-            settle(p, first, j, p->sub, l_sub(l_load(p->weight[first + j]), l_load(codes->error[first + j])), &s);
+            settle(p, first, j, l_sub(l_load(p->weight[first + j]), l_load(codes->error[first + j])), &s);
         }
         pass_on(p, first, codes);
         total = l_add(total, s.loss);

@@ -43,10 +43,11 @@ class FeedbackRows:
         order = _order(target)
         assert order is not None
         columns = (np.arange(0, len(h), SUPERBLOCK)[:, None] + order).ravel()
-        self._h = h if np.array_equal(columns, np.arange(len(h))) else h[np.ix_(columns, columns)]
+        if not np.array_equal(columns, np.arange(len(h))):
+            h = h[np.ix_(columns, columns)]
         self._target, self._effort, self._n_threads = target, effort, n_threads
-        self._first = first_pass(self._h)
-        self._later = later_pass(self._h) if _LATER_PASSES[effort] else None
+        self._first = first_pass(h)
+        self._later = later_pass(h) if _LATER_PASSES[effort] else None
 
     def encode(self, weights: Floats) -> Bytes:
         """Encodes rows, each on its own.

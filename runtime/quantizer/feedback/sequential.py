@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -103,18 +102,19 @@ class SequentialEncoder:
         original = Walk(self._program, self.chunks, self._n_threads)
         ours = Walk(self._program, self.chunks, self._n_threads)
         untouched = changed = NativeProgram(self._program)
-        embedding: list[Weight] = []
         for index, op in enumerate(self._program.ops):
             if op.kind == "embed":
-                embedding = list(self._encode_all(op, self._embedding_inputs(op, untouched)))
-                changed = _with(self._program, embedding)
+                changed = self._with(self._encode_all(op, self._embedding_inputs(op, untouched)))
                 yield
             elif op.kind in ("matmul", "gated_matmul"):
                 original.advance(untouched, index)
                 ours.advance(changed, index)
                 inputs = of_both_models(op, original.states(), ours.states())
-                changed = _with(self._program, [*embedding, *self._encode_all(op, inputs)])
+                changed = self._with(self._encode_all(op, inputs))  # those before it have done their work
                 yield
+
+    def _with(self, weights: Iterator[Weight]) -> NativeProgram:
+        return NativeProgram(self._program.with_weights(list(weights)))
 
     def _encode_all(self, op: Op, inputs: Inputs | None) -> Iterator[Weight]:
         """The matrices of an operation, as the file will hold them."""
@@ -163,12 +163,3 @@ def _read(weight: Weight, first: int, last: int) -> Floats:
 
 def _matrix_ops(program: Program) -> list[Op]:
     return [op for op in program.ops if op.kind in ("embed", "matmul", "gated_matmul")]
-
-
-def _with(program: Program, weights: Sequence[Weight]) -> NativeProgram:
-    """The program with some weights in place of its own."""
-    changed = copy(program)
-    changed.weights = list(program.weights)
-    for weight in weights:
-        changed.weights[weight.index] = weight
-    return NativeProgram(changed)

@@ -7,21 +7,19 @@ set per chunk. So the next part can run with other weights, and every operation 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from iqrun.engine.allocation import context_params, create_context
 from iqrun.engine.lowering import NativeProgram
-from iqrun.errors import ResourceError
-from iqrun.native import check, ffi, lib, pointer
+from iqrun.engine.steps import Batch, Steps
+from iqrun.native import ffi
 from iqrun.program import Buffer, Op, Program
 
 Floats = npt.NDArray[np.float32]
 State = dict[Buffer, Floats]
-
-_KV_TYPE = 1  # F16
 
 
 def live_buffers(program: Program) -> list[set[Buffer]]:
@@ -74,52 +72,13 @@ class Walk:
         """
         if op == self.op:
             return
-        with _context(native, max(len(chunk) for chunk in self._chunks), self._n_threads) as context:
-            for index, chunk in enumerate(self._chunks):
-                self._states[index] = self._run(context, chunk, self._states[index], op)
-        self.op = op
-
-    def _run(self, context: Any, chunk: npt.NDArray[np.int32], state: State, op: int) -> State:
-        batch, _keep = _batch(chunk)
+        n_tokens = max(len(chunk) for chunk in self._chunks)
+        handle = create_context(native, context_params(n_tokens, self._n_threads, "f16", n_tokens, n_seq=1))
         try:
-            check(lib.iq_step_begin, context, batch)
-            for buffer, values in state.items():
-                check(lib.iq_step_fill, context, buffer.index, pointer(values, "const float *"))
-            check(lib.iq_step_seek, context, self.op)
-            check(lib.iq_step_run, context, self.op, op)
-            return {buffer: _read(context, buffer, len(chunk)) for buffer in self._live[op]}
+            steps = Steps(handle, native.program)
+            for index, chunk in enumerate(self._chunks):
+                batch = Batch(chunk, np.zeros_like(chunk), np.ones(len(chunk), np.bool_))
+                self._states[index] = steps.run_between(batch, self._states[index], self.op, op, self._live[op])
         finally:
-            lib.iq_step_end(context, 0)
-
-
-def _read(context: Any, buffer: Buffer, n_rows: int) -> Floats:
-    data = lib.iq_context_buffer(context, buffer.index, ffi.NULL)
-    raw = ffi.buffer(data, 4 * n_rows * buffer.n_cols)
-    values: Floats = np.frombuffer(raw, np.float32).reshape(n_rows, buffer.n_cols).copy()
-    return values
-
-
-def _batch(chunk: npt.NDArray[np.int32]) -> tuple[Any, list[Any]]:
-    """An ``iq_batch`` of sequence 0 that wants every output, and the arrays that it points to."""
-    seq, want = np.zeros(len(chunk), np.int32), np.ones(len(chunk), np.uint8)
-    batch = ffi.new("iq_batch *")
-    batch.n_tokens = len(chunk)
-    batch.token, batch.seq = pointer(chunk, "const int32_t *"), pointer(seq, "const int32_t *")
-    batch.want = pointer(want, "const uint8_t *")
-    return batch, [chunk, seq, want]
-
-
-@contextmanager
-def _context(native: NativeProgram, n_tokens: int, n_threads: int) -> Iterator[Any]:
-    params = ffi.new("iq_context_params *")
-    params.n_ctx, params.n_batch, params.n_seq = n_tokens, n_tokens, 1
-    params.n_threads, params.kv_type = n_threads, _KV_TYPE
-    out = ffi.new("iq_context **")
-    try:
-        check(lib.iq_context_create, native.handle, params, out)
-    except MemoryError as error:
-        raise ResourceError(str(error)) from error
-    try:
-        yield out[0]
-    finally:
-        lib.iq_context_free(out[0])
+            ffi.release(handle)
+        self.op = op
