@@ -16,4 +16,5 @@ ARCHITECTURES: dict[str, Callable[[GGUFFile], Program]] = {
     "llama": llama.program,
     "qwen2": qwen2.program,
     "qwen3": qwen3.program,
+    "qwen3moe": qwen3.program,
 }

@@ -1,8 +1,8 @@
-"""Llama (Touvron et al. 2023) and its relatives that go by its name: Llama 1 to 3, Mistral, TinyLlama, SmolLM ...
+"""Llama (Touvron et al. 2023) and its relatives that go by its name: Llama 1 to 3, Mistral, Mixtral, SmolLM ...
 
 Pre-norm decoder, grouped-query attention, SwiGLU. RoPE pairs neighbouring columns, as Meta's weights have them (the
 GGUF converter permutes q and k back). Biases and an own output matrix are optional; Llama 3.1 stretches its context by
-the tensor ``rope_freqs.weight``.
+the tensor ``rope_freqs.weight``; Mixtral has experts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from iqrun.gguf import GGUFFile
 from iqrun.hparams import HParams
+from iqrun.models.experts import Experts
 from iqrun.models.rope import Rope
 from iqrun.program import Program
 
@@ -28,6 +29,7 @@ class Config:
     n_vocab: int | None
     rms_eps: float
     rope: Rope
+    experts: Experts | None
 
     @classmethod
     def from_gguf(cls, hp: HParams) -> Config:
@@ -41,16 +43,18 @@ class Config:
         n_head_kv = hp.uint("attention.head_count_kv", n_head, high=n_head)
         hp.expect(n_head % n_head_kv == 0, f"{n_head} heads cannot share {n_head_kv} KV heads")
         head_dim = hp.head_dim(n_embd, n_head)
+        n_ff = hp.uint("feed_forward_length")
         config = cls(
             n_layer=hp.uint("block_count"),
             n_embd=n_embd,
             n_head=n_head,
             n_head_kv=n_head_kv,
             head_dim=head_dim,
-            n_ff=hp.uint("feed_forward_length"),
+            n_ff=n_ff,
             n_vocab=hp.n_tokens(),
             rms_eps=hp.positive("attention.layer_norm_rms_epsilon"),
             rope=Rope.from_gguf(hp, head_dim),
+            experts=Experts.from_gguf(hp, n_ff),
         )
         hp.refuse_sliding_window()
         hp.finish()
@@ -85,6 +89,9 @@ def program(file: GGUFFile) -> Program:
             x, a = p.select(x), p.select(a)
         p.matmul_add(x, a, f"{b}.attn_output.weight", bias=p.optional(f"{b}.attn_output.bias"))
         h = p.rms_norm(x, f"{b}.ffn_norm.weight", c.rms_eps)
+        if c.experts:
+            c.experts.write(p, x, h, b)
+            continue
         g = p.gated_matmul(
             h,
             f"{b}.ffn_gate.weight",

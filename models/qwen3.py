@@ -1,4 +1,4 @@
-"""Qwen3 (Yang et al. 2025), dense models.
+"""Qwen3 (Yang et al. 2025): dense models, and those with a mixture of experts (``qwen3moe``).
 
 As Qwen2 without biases; each head of q and k is normalised (RMSNorm with a weight of head_dim) before RoPE, and
 head_dim is independent of ``n_embd / n_head``.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from iqrun.gguf import GGUFFile
 from iqrun.hparams import HParams
+from iqrun.models.experts import Experts
 from iqrun.models.rope import Rope
 from iqrun.program import Program
 
@@ -27,6 +28,7 @@ class Config:
     n_vocab: int | None
     rms_eps: float
     rope: Rope
+    experts: Experts | None
 
     @classmethod
     def from_gguf(cls, hp: HParams) -> Config:
@@ -40,16 +42,18 @@ class Config:
         n_head_kv = hp.uint("attention.head_count_kv", n_head, high=n_head)
         hp.expect(n_head % n_head_kv == 0, f"{n_head} heads cannot share {n_head_kv} KV heads")
         head_dim = hp.head_dim(n_embd, n_head)
+        n_ff = hp.uint("feed_forward_length")
         config = cls(
             n_layer=hp.uint("block_count"),
             n_embd=n_embd,
             n_head=n_head,
             n_head_kv=n_head_kv,
             head_dim=head_dim,
-            n_ff=hp.uint("feed_forward_length"),
+            n_ff=n_ff,
             n_vocab=hp.n_tokens(),
             rms_eps=hp.positive("attention.layer_norm_rms_epsilon"),
             rope=Rope.from_gguf(hp, head_dim),
+            experts=Experts.from_gguf(hp, n_ff),
         )
         hp.refuse_sliding_window()
         hp.finish()
@@ -81,8 +85,11 @@ def program(file: GGUFFile) -> Program:
             x, a = p.select(x), p.select(a)
         p.matmul_add(x, a, f"{b}.attn_output.weight")
         h = p.rms_norm(x, f"{b}.ffn_norm.weight", c.rms_eps)
-        g = p.gated_matmul(h, f"{b}.ffn_gate.weight", f"{b}.ffn_up.weight", n_rows=c.n_ff)
-        p.matmul_add(x, g, f"{b}.ffn_down.weight")
+        if c.experts:
+            c.experts.write(p, x, h, b)
+        else:
+            g = p.gated_matmul(h, f"{b}.ffn_gate.weight", f"{b}.ffn_up.weight", n_rows=c.n_ff)
+            p.matmul_add(x, g, f"{b}.ffn_down.weight")
     h = p.rms_norm(x, "output_norm.weight", c.rms_eps)
     head = p.optional("output.weight") or "token_embd.weight"  # tied
     p.output(*p.matmul(h, [head], n_rows=[p.n_vocab], into=["logits"]))  # (outputs, n_vocab)

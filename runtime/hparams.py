@@ -55,6 +55,10 @@ class HParams:
         self.expect(isfinite(value) and value > 0, f"{key} is {value}, but must be finite and above 0")
         return value
 
+    def flag(self, name: str, default: bool) -> bool:
+        """A truth value."""
+        return self._metadata.get_bool(self._key(name), default)
+
     def text(self, name: str, default: str) -> str:
         """A string."""
         return self._metadata.get_str(self._key(name), default)

@@ -27,27 +27,38 @@ from iqrun.errors import GGUFError, UnsupportedModelError
 from iqrun.gguf import GGUFFile, TensorInfo, keys
 
 Rows = Literal["tokens", "outputs"]
-Kind = Literal["embed", "select", "rms_norm", "matmul", "gated_matmul", "rope_table", "rope", "attention", "add"]
+Kind = Literal[
+    "embed", "select", "rms_norm", "matmul", "gated_matmul", "rope_table", "rope", "attention", "add",
+    "route", "deal", "collect",
+]  # fmt: skip
 
 MAX_MATMUL_WEIGHTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A float32 matrix that operations read and write: one row per token, or one per wanted output."""
+    """A float32 matrix that operations read and write: one row per token, or one per wanted output.
+
+    With experts (`n_used` above 0) it is a row for each expert that the token or output uses, ordered by expert.
+    """
 
     index: int
     name: str
     n_cols: int
     rows: Rows
+    n_used: int = 0
 
     def __str__(self) -> str:
-        return f"{self.name}[{self.n_cols}]" if self.rows == "tokens" else f"{self.name}[{self.n_cols}]*"
+        shape = f"{self.n_used} x {self.n_cols}" if self.n_used else f"{self.n_cols}"
+        return f"{self.name}[{shape}]" + ("*" if self.rows == "outputs" else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A matrix of the file as it is stored (`data` is borrowed from the map), or a float32 vector (``n_rows`` 1)."""
+    """A matrix of the file as it is stored (`data` is borrowed from the map), or a float32 vector (``n_rows`` 1).
+
+    With experts (`n_expert` above 0) there are so many matrices of ``n_rows`` rows each, one after another.
+    """
 
     index: int
     name: str
@@ -56,9 +67,11 @@ class Weight:
     n_rows: int
     n_cols: int
     data: npt.NDArray[np.uint8]
+    n_expert: int = 0
 
     def __str__(self) -> str:
         shape = f"{self.n_cols}" if self.n_rows == 1 else f"{self.n_rows} x {self.n_cols}"
+        shape = f"{self.n_expert} x {shape}" if self.n_expert else shape
         return f"{self.name} {self.type_name.lower()} [{shape}]"
 
 
@@ -79,6 +92,7 @@ class Op:
     head_dim: int = 0
     n_rot: int = 0
     f: float = 0.0  # f[0]: a scale, or the epsilon of a norm
+    norm_shares: bool = False
 
     @property
     def weight_bytes(self) -> int:
@@ -86,7 +100,10 @@ class Op:
         vectors = sum(weight.data.size for weight in self.bias if weight is not None)
         if self.kind == "embed":
             return self.weight[0].data.size // self.weight[0].n_rows
-        return vectors + sum(weight.data.size for weight in self.weight)
+        matrices = sum(weight.data.size for weight in self.weight)
+        if self.src and self.src[0].n_used and self.weight:  # of all experts only those that are used
+            matrices = matrices * self.src[0].n_used // self.weight[0].n_expert
+        return vectors + matrices
 
 
 class Program:
@@ -114,6 +131,7 @@ class Program:
         self._buffer_by_name: dict[tuple[str, Rows], Buffer] = {}
         self._weight_by_name: dict[str, Weight] = {}
         self._used: set[str] = set()
+        self._n_expert = 0
 
     # ---- operations ----
 
@@ -172,7 +190,7 @@ class Program:
         """
         weights = self._matrices(names, n_rows, src)
         targets = into or [_stem(name) for name in names]
-        out = [self._buffer(target, w.n_rows, src.rows) for target, w in zip(targets, weights, strict=True)]
+        out = [self._buffer(target, w.n_rows, src.rows, src.n_used) for target, w in zip(targets, weights, strict=True)]
         self.ops.append(Op("matmul", tuple(out), (src,), weights, self._biases(biases, weights)))
         return out
 
@@ -194,7 +212,7 @@ class Program:
     ) -> Buffer:
         """``silu(gate src + bias) * (up src + bias)``: the first half of a SwiGLU network."""
         weights = self._matrices([gate, up], [n_rows, n_rows], src)
-        out = self._buffer(into or _stem(gate), n_rows, src.rows)
+        out = self._buffer(into or _stem(gate), n_rows, src.rows, src.n_used)
         self.ops.append(Op("gated_matmul", (out,), (src,), weights, self._biases(biases, weights)))
         return out
 
@@ -250,6 +268,37 @@ class Program:
         same = (dst.n_cols, dst.rows) == (src.n_cols, src.rows)
         self._expect(same, f"add: {dst} and {src} differ in shape")
         self.ops.append(Op("add", (dst,), (src,)))
+
+    def route(self, scores: Buffer, n_used: int, *, norm_shares: bool, scale: float = 1.0) -> tuple[Buffer, Buffer]:
+        """Chooses the experts of each row: those with the highest scores.
+
+        Args:
+            scores: a column per expert.
+            n_used: how many are chosen.
+            norm_shares: whether the chosen ones' shares, which are a softmax over all experts, are made to add up to 1.
+            scale: factor of the shares.
+
+        Returns:
+            Their indices (best first) and their shares, ``n_used`` columns each. Matmuls of what `deal` makes now have
+            a matrix per expert, until `collect`.
+        """
+        self._expect(1 <= n_used <= scores.n_cols, f"route: {n_used} of {scores.n_cols} experts cannot be chosen")
+        self._n_expert = scores.n_cols
+        chosen = self._buffer("experts", n_used, scores.rows), self._buffer("shares", n_used, scores.rows)
+        self.ops.append(Op("route", chosen, (scores,), f=scale, norm_shares=norm_shares))
+        return chosen
+
+    def deal(self, src: Buffer, experts: Buffer, *, into: str = "dealt") -> Buffer:
+        """A copy of each row for every expert that it goes to, ordered by expert; `experts` is what `route` chose."""
+        out = self._buffer(into, src.n_cols, src.rows, experts.n_cols)
+        self.ops.append(Op("deal", (out,), (src,)))
+        return out
+
+    def collect(self, dst: Buffer, src: Buffer, shares: Buffer) -> None:
+        """``dst += `` the rows of `src` that each row's experts made, times their shares."""
+        same = (dst.n_cols, dst.rows, src.n_used) == (src.n_cols, src.rows, shares.n_cols)
+        self._expect(same, f"collect: {src} does not fit {dst} and {shares}")
+        self.ops.append(Op("collect", (dst,), (src, shares)))
 
     def output(self, logits: Buffer) -> None:
         """Names the buffer that a step returns. It is the last thing written."""
@@ -324,12 +373,13 @@ class Program:
         if not condition:
             raise UnsupportedModelError(f"{self.path}: {message}")
 
-    def _buffer(self, name: str, n_cols: int, rows: Rows) -> Buffer:
+    def _buffer(self, name: str, n_cols: int, rows: Rows, n_used: int = 0) -> Buffer:
         known = self._buffer_by_name.get((name, rows))
         if known is None:
-            known = self._buffer_by_name[name, rows] = Buffer(len(self.buffers), name, n_cols, rows)
+            known = self._buffer_by_name[name, rows] = Buffer(len(self.buffers), name, n_cols, rows, n_used)
             self.buffers.append(known)
-        self._expect(known.n_cols == n_cols, f"buffer {known} cannot be reused with {n_cols} columns")
+        same = (known.n_cols, known.n_used) == (n_cols, n_used)
+        self._expect(same, f"buffer {known} cannot be reused with {n_cols} columns for {n_used} experts")
         return known
 
     def _head_count(self, op: str, x: Buffer, head_dim: int) -> int:
@@ -342,7 +392,8 @@ class Program:
     def _matrices(self, names: Sequence[str], n_rows: Sequence[int], src: Buffer) -> tuple[Weight, ...]:
         self._expect(0 < len(names) <= MAX_MATMUL_WEIGHTS, f"matmul: {len(names)} weights, but 1 to 4 are possible")
         pairs = zip(names, n_rows, strict=True)
-        return tuple(self._matrix(name, n_rows=rows, n_cols=src.n_cols) for name, rows in pairs)
+        n_expert = self._n_expert if src.n_used else 0
+        return tuple(self._matrix(name, n_rows=rows, n_cols=src.n_cols, n_expert=n_expert) for name, rows in pairs)
 
     def _biases(self, names: Sequence[str | None] | None, weights: Sequence[Weight]) -> tuple[Weight | None, ...]:
         pairs = zip(names or [None] * len(weights), weights, strict=True)
@@ -359,11 +410,17 @@ class Program:
             )
         return info
 
-    def _matrix(self, name: str, *, n_rows: int | None = None, n_cols: int | None = None) -> Weight:
+    def _matrix(self, name: str, *, n_rows: int | None = None, n_cols: int | None = None, n_expert: int = 0) -> Weight:
         info = self._info(name)
-        wanted = (n_rows or info.n_rows, n_cols or info.n_cols)
-        self._check_shape(name, (info.n_rows, info.n_cols), wanted)
-        return self._weight(name, info.type_id, info.type.name, wanted, self._file.tensor_bytes(name))
+        if n_expert:
+            shape = (n_cols, n_rows, n_expert)
+            have = (*info.shape, 1)[:3] if len(info.shape) <= 3 else info.shape
+            self._expect(have == shape, f"tensor {name!r} is {have}, but must be {shape}: columns, rows, experts")
+            wanted = n_rows or 0, n_cols or 0
+        else:
+            wanted = (n_rows or info.n_rows, n_cols or info.n_cols)
+            self._check_shape(name, (info.n_rows, info.n_cols), wanted)
+        return self._weight(name, info.type_id, info.type.name, wanted, self._file.tensor_bytes(name), n_expert)
 
     def _vector(self, name: str, n: int) -> Weight:
         """A float32 vector; one stored in another type is decoded, as it is small."""
@@ -378,11 +435,18 @@ class Program:
         return self._weight(name, formats.by_name("F32").id, "F32", (1, data.size), data.view(np.uint8))
 
     def _weight(
-        self, name: str, type_id: int, type_name: str, shape: tuple[int, int], data: npt.NDArray[Any]
+        self,
+        name: str,
+        type_id: int,
+        type_name: str,
+        shape: tuple[int, int],
+        data: npt.NDArray[Any],
+        n_expert: int = 0,
     ) -> Weight:
         known = self._weight_by_name.get(name)
         if known is None:
-            known = self._weight_by_name[name] = Weight(len(self.weights), name, type_id, type_name, *shape, data)
+            index = len(self.weights)
+            known = self._weight_by_name[name] = Weight(index, name, type_id, type_name, *shape, data, n_expert)
             self.weights.append(known)
             self._used.add(name)
         return known
@@ -415,7 +479,8 @@ def _describe(op: Op) -> list[str]:
         sign = "+=" if op.add else "="
         return [f"{dst} {sign} {term}  of {sources[0]}" for dst, term in zip(op.dst, terms, strict=True)]
     parts = ", ".join(sources + [str(weight) for weight in op.weight] + details)
-    return [f"{op.dst[0]} {'+=' if op.kind == 'add' else '='} {parts}"]
+    sign = "+=" if op.kind in ("add", "collect") else "="
+    return [f"{', '.join(map(str, op.dst))} {sign} {parts}"]
 
 
 def _details(op: Op) -> list[str]:
@@ -426,4 +491,7 @@ def _details(op: Op) -> list[str]:
         return [f"{op.n_head} heads of {op.head_dim}", "halves" if op.rope_halves else "pairs"]
     if op.kind == "attention":
         return [f"layer {op.layer}", f"{op.n_head} heads over {op.n_head_kv} of {op.head_dim}", f"scale {op.f:.4g}"]
+    if op.kind == "route":
+        norm = ["normed shares"] if op.norm_shares else []
+        return [f"{op.dst[0].n_cols} of {op.src[0].n_cols} experts", *norm, *([f"scale {op.f:g}"] if op.f != 1 else [])]
     return [f"scale {op.f:g}"] if op.kind in ("embed", "rope_table") and op.f != 1.0 else []

@@ -127,23 +127,37 @@ def tiny_llama(
     qkv_bias: bool | None = None,
     qk_norm: bool | None = None,
     weight_type: str = "F32",
+    n_expert: int = 0,
+    n_used: int = 2,
     seed: int = 0,
     extra: Sequence[bytes] = (),
 ) -> Path:
     """Writes a complete model with random weights (matrices as `weight_type`, vectors F32) and returns its path.
 
-    `qkv_bias` is on for qwen2, `qk_norm` for qwen3, unless said; `extra` holds more `kv(...)` entries.
+    `qkv_bias` is on for qwen2, `qk_norm` for qwen3 and qwen3moe, unless said; `extra` holds more `kv(...)` entries.
+    With `n_expert`, each layer has so many experts of `n_ff` hidden units, and a token uses `n_used` of them.
     """
     head_dim = head_dim or n_embd // n_head
     qkv_bias = arch == "qwen2" if qkv_bias is None else qkv_bias
-    qk_norm = arch == "qwen3" if qk_norm is None else qk_norm
+    qk_norm = arch.startswith("qwen3") if qk_norm is None else qk_norm
     file = RawGGUF(kvs=_model_keys(arch, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx))
     file.kvs += _vocabulary_keys(n_vocab) + list(extra)
+    if n_expert:
+        file.kvs += [kv(f"{arch}.expert_count", UINT32, n_expert), kv(f"{arch}.expert_used_count", UINT32, n_used)]
     type_id, encode = encoder(weight_type)
     rng = np.random.default_rng(seed)
     for name, n_rows, n_cols in _matrices(n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_vocab, tied):
+        if n_expert and ".ffn_" in name:
+            weights = rng.standard_normal((n_expert * n_rows, n_cols), np.float32) / np.float32(n_cols**0.5)
+            file.add_tensor(
+                name.replace(".weight", "_exps.weight"), (n_cols, n_rows, n_expert), type_id, encode(weights)
+            )
+            continue
         weights = rng.standard_normal((n_rows, n_cols), np.float32) / np.float32(n_cols**0.5)
         file.add_tensor(name, (n_cols, n_rows), type_id, encode(weights))
+    for index in range(n_layer if n_expert else 0):
+        scores = rng.standard_normal((n_expert, n_embd), np.float32) / np.float32(n_embd**0.5)
+        file.add_tensor(f"blk.{index}.ffn_gate_inp.weight", (n_embd, n_expert), F32, scores.tobytes())
     for name, size, mean in _vectors(n_embd, n_layer, n_head, n_head_kv, head_dim, qkv_bias, qk_norm):
         values = np.float32(mean) + np.float32(0.1) * rng.standard_normal(size, np.float32)
         file.add_tensor(name, (size,), F32, values.tobytes())

@@ -24,6 +24,7 @@ def reference_logits(case: Case) -> np.ndarray:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(case.model_type, **case.full_config(), attn_implementation="eager")
+    config._experts_implementation = "eager"  # the fused ones know no float64
     model = AutoModelForCausalLM.from_config(config).to(torch.float64)
     state = {name: torch.from_numpy(value).to(torch.float64) for name, value in state_dict(case).items()}
     wrong = model.load_state_dict(state, strict=False)

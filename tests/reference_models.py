@@ -53,6 +53,13 @@ class Case:
         mlp = {"gate_proj", "up_proj", "down_proj"} if self.config.get("mlp_bias") else set()
         return (attn | {"o_proj"} if self.config.get("attention_bias") else set()) | mlp
 
+    @property
+    def experts(self) -> tuple[int, int, int] | None:
+        """Experts per layer, those that a token uses, and the hidden units of one; None without."""
+        c = self.full_config()
+        n_expert = c.get("num_local_experts", c.get("num_experts"))
+        return n_expert and (n_expert, c["num_experts_per_tok"], c.get("moe_intermediate_size", c["intermediate_size"]))
+
 
 CASES: dict[str, Case] = {
     "llama_gqa": Case("llama", "llama", 1),
@@ -104,6 +111,20 @@ CASES: dict[str, Case] = {
         rope={"rope_type": "default", "rope_theta": 1000000.0},
         config={"head_dim": 32, "rms_norm_eps": 1e-6},
     ),
+    "mixtral": Case("mixtral", "llama", 12, config={"num_local_experts": 6, "num_experts_per_tok": 2}),
+    "qwen3_moe": Case(
+        "qwen3_moe",
+        "qwen3moe",
+        10,
+        config={"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    ),
+    "qwen3_moe_own_shares": Case(
+        "qwen3_moe",
+        "qwen3moe",
+        11,
+        config={"num_experts": 5, "num_experts_per_tok": 5, "moe_intermediate_size": 32, "norm_topk_prob": False}
+        | {"head_dim": 32, "tie_word_embeddings": True},
+    ),
 }
 
 
@@ -135,15 +156,19 @@ def state_dict(case: Case) -> dict[str, np.ndarray]:
             "self_attn.k_proj": (n_kv, n_embd),
             "self_attn.v_proj": (n_kv, n_embd),
             "self_attn.o_proj": (n_embd, n_q),
-            "mlp.gate_proj": (n_ff, n_embd),
-            "mlp.up_proj": (n_ff, n_embd),
-            "mlp.down_proj": (n_embd, n_ff),
         }
+        if not case.experts:
+            shapes |= {"mlp.gate_proj": (n_ff, n_embd), "mlp.up_proj": (n_ff, n_embd), "mlp.down_proj": (n_embd, n_ff)}
         for name, shape in shapes.items():
             state[f"{block}.{name}.weight"] = matrix(*shape)
             if name.split(".")[1] in case.bias:
                 state[f"{block}.{name}.bias"] = vector(shape[0], 0.0)
-        if case.model_type == "qwen3":
+        if case.experts:
+            n_expert, _, width = case.experts
+            state[f"{block}.mlp.gate.weight"] = matrix(n_expert, n_embd)
+            state[f"{block}.mlp.experts.gate_up_proj"] = np.stack([matrix(2 * width, n_embd) for _ in range(n_expert)])
+            state[f"{block}.mlp.experts.down_proj"] = np.stack([matrix(n_embd, width) for _ in range(n_expert)])
+        if case.model_type in ("qwen3", "qwen3_moe"):
             state[f"{block}.self_attn.q_norm.weight"] = vector(c["head_dim"], 1.0)
             state[f"{block}.self_attn.k_norm.weight"] = vector(c["head_dim"], 1.0)
     state["model.norm.weight"] = vector(n_embd, 1.0)
@@ -167,6 +192,7 @@ _NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
 }
 
 
@@ -184,6 +210,9 @@ def gguf_tensors(case: Case) -> dict[str, np.ndarray]:
     c = case.full_config()
     tensors = {}
     for name, value in state_dict(case).items():
+        if ".mlp.experts." in name:
+            tensors |= _experts(name, value)
+            continue
         if case.arch == "llama" and ".q_proj." in name:
             value = _pair_columns(value, c["num_attention_heads"])
         if case.arch == "llama" and ".k_proj." in name:
@@ -192,6 +221,15 @@ def gguf_tensors(case: Case) -> dict[str, np.ndarray]:
     if case.rope["rope_type"] == "llama3":
         tensors["rope_freqs.weight"] = _llama3_factors(case.rope, c["head_dim"])
     return tensors
+
+
+def _experts(name: str, value: np.ndarray) -> dict[str, np.ndarray]:
+    """The matrices of all experts; transformers holds gate and up as one."""
+    block = f"blk.{name.split('.')[2]}"
+    if name.endswith("down_proj"):
+        return {f"{block}.ffn_down_exps.weight": value}
+    gate, up = np.split(value, 2, axis=1)
+    return {f"{block}.ffn_gate_exps.weight": gate, f"{block}.ffn_up_exps.weight": up}
 
 
 def _pair_columns(w: np.ndarray, n_head: int) -> np.ndarray:
@@ -225,6 +263,14 @@ def metadata(case: Case) -> dict[str, tuple[Any, ValueType]]:
         f"{arch}.attention.layer_norm_rms_epsilon": (c["rms_norm_eps"], real),
         f"{arch}.rope.freq_base": (rope["rope_theta"], real),
     }
+    if case.experts:
+        n_expert, n_used, width = case.experts
+        values[f"{arch}.expert_count"] = (n_expert, uint)
+        values[f"{arch}.expert_used_count"] = (n_used, uint)
+        if "moe_intermediate_size" in c:
+            values[f"{arch}.expert_feed_forward_length"] = (width, uint)
+        if not c.get("norm_topk_prob", True):
+            values[f"{arch}.expert_weights_norm"] = (False, ValueType.BOOL)
     if arch == "llama":
         values[f"{arch}.rope.dimension_count"] = (c["head_dim"], uint)
     if rope["rope_type"] in ("linear", "yarn"):

@@ -39,6 +39,7 @@ class ReferenceSession:
     def _get(self, buffer: Buffer) -> np.ndarray:
         value = self.buffers[buffer.index]
         n_rows = len(self.ids) if buffer.rows == "tokens" else int(self.wanted.sum())
+        n_rows *= max(1, buffer.n_used)
         assert value.shape == (n_rows, buffer.n_cols), f"{buffer}: {value.shape}"
         return value
 
@@ -52,7 +53,11 @@ class ReferenceSession:
         return self._decoded[weight.index]
 
     def _product(self, op: Op, i: int) -> np.ndarray:
-        y = self._get(op.src[0]) @ self._weight(op.weight[i]).T
+        weight, x = op.weight[i], self._get(op.src[0])
+        if weight.n_expert:
+            matrices = self._weight(weight).reshape(weight.n_expert, weight.n_rows, weight.n_cols)
+            return np.einsum("rc,rnc->rn", x, matrices[np.sort(self._experts.ravel())])
+        y = x @ self._weight(weight).T
         bias = op.bias[i]
         return y if bias is None else y + self._weight(bias)[0]
 
@@ -108,6 +113,28 @@ class ReferenceSession:
         weights = np.exp(scores - scores.max(axis=2, keepdims=True))
         weights /= weights.sum(axis=2, keepdims=True)
         self._set(op.dst[0], np.einsum("hqk,khd->qhd", weights, v).reshape(len(self.ids), -1))
+
+    def _route(self, op: Op) -> None:
+        scores = self._get(op.src[0])
+        self._experts = np.argsort(-scores, axis=1, kind="stable")[:, : op.dst[0].n_cols]
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        shares = np.take_along_axis(shares, self._experts, axis=1)
+        if op.norm_shares:
+            shares /= shares.sum(axis=1, keepdims=True)
+        self._set(op.dst[0], self._experts)
+        self._set(op.dst[1], op.f * shares)
+        self._order = np.argsort(self._experts.ravel(), kind="stable")  # dealt rows: by expert, then by row
+
+    def _deal(self, op: Op) -> None:
+        self._set(op.dst[0], self._get(op.src[0])[self._order // self._experts.shape[1]])
+
+    def _collect(self, op: Op) -> None:
+        y, shares = self._get(op.src[0]), self._get(op.src[1])
+        back = np.empty_like(y)
+        back[self._order] = y
+        mixed = (back.reshape(*shares.shape, -1) * shares[..., None]).sum(axis=1)
+        self._set(op.dst[0], self._get(op.dst[0]) + mixed)
 
     def _add(self, op: Op) -> None:
         self._set(op.dst[0], self._get(op.dst[0]) + self._get(op.src[0]))

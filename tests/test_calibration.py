@@ -41,8 +41,12 @@ class Recorder(ReferenceSession):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.seen: dict[str, list[np.ndarray]] = {}
+        self.dealt: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # with the expert of each row
 
     def _product(self, op, i):  # type: ignore[no-untyped-def]
+        if op.weight[i].n_expert:
+            self.dealt.setdefault(op.weight[i].name, []).append((self._get(op.src[0]), np.sort(self._experts.ravel())))
+            return super()._product(op, i)
         self.seen.setdefault(op.weight[i].name, []).append(self._get(op.src[0]))
         return super()._product(op, i)
 
@@ -77,6 +81,30 @@ def test_sums_are_those_of_numpy(arch: str, tmp_path: Path) -> None:
     for name, rows in expected.items():
         np.testing.assert_allclose(stored(out, f"{name}.in_sum2"), (rows**2).sum(axis=0), rtol=2e-3)
         assert stored(out, f"{name}.counts").tolist() == [len(rows)]
+
+
+def test_experts_are_counted_apart(tmp_path: Path) -> None:
+    """Each expert has the sums and the count of the rows that it meets; one that meets none has zeros."""
+    out, source = tmp_path / "m.gguf", tiny_llama(tmp_path / "a.gguf", arch="qwen3moe", n_expert=40, n_used=2)
+    with iqrun.load(source, n_ctx=N_CTX, n_threads=2, kv_type="f32") as model:
+        calibrate(model, TEXT, out, n_ctx=N_CTX, max_chunks=1, full=True)
+        session = Recorder(model.program)
+        ids = model.tokenizer.encode(TEXT, add_special=True)[:N_CTX]
+        session.evaluate([model.tokenizer.bos_id, *ids[1:]])  # type: ignore[list-item]
+    for name, [(rows, experts)] in session.dealt.items():
+        sums = np.zeros((40, rows.shape[1]))
+        np.add.at(sums, experts, rows**2)
+        counts = np.bincount(experts, minlength=40)
+        assert counts.sum() == 2 * N_CTX and (counts == 0).any()
+        np.testing.assert_allclose(stored(out, f"{name}.in_sum2").reshape(sums.shape), sums, rtol=2e-3, atol=1e-6)
+        assert stored(out, f"{name}.counts").tolist() == counts.tolist()
+    assert "blk.1.ffn_down_exps.weight" in session.dealt
+    with GramFile(out) as grams:
+        assert "blk.0.ffn_gate_inp.weight" in grams.sources and "blk.0.ffn_up_exps.weight" not in grams.sources
+    target = tmp_path / "q.gguf"
+    iqrun.quantize(source, target, "IQ4_K", imatrix=out)
+    with iqrun.load(target, n_ctx=N_CTX) as model:
+        assert np.isfinite(model.session().evaluate([1, 5])).all()
 
 
 def _tensors(path: Path) -> list[str]:

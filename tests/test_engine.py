@@ -654,7 +654,7 @@ def change_ops(change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[Model
 
 
 BAD_PROGRAMS: dict[str, tuple[Callable[[Model], Any], str]] = {
-    "unknown kind": (set_op("add", kind=9), r"op \d+ \(unknown\): there is no op of kind 9"),
+    "unknown kind": (set_op("add", kind=99), r"op \d+ \(unknown\): there is no op of kind 99"),
     "negative kind": (set_op("add", kind=-1), "no op of kind -1"),
     "dst index": (set_slot("embed", "dst", 0, 99), r"op 0 \(embed\): dst0 is buffer 99, the program has 11"),
     "dst missing": (set_slot("rms_norm", "dst", 0, -1), "dst0 is buffer -1"),

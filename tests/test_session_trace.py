@@ -19,7 +19,7 @@ def test_inputs_are_shown_and_tokens_appended(tmp_path: Path) -> None:
         ops = [index for index, op in enumerate(model.program.ops) if op.kind in ("matmul", "gated_matmul")]
         seen: list[tuple[int, np.ndarray]] = []
         session = model.session()
-        session.trace([1, 5, 9], ops[:3], lambda op, x: seen.append((op, x.copy())))
+        session.trace([1, 5, 9], ops[:3], lambda op, x, _: seen.append((op, x.copy())))
         reference = ReferenceSession(model.program)
         expected = reference.evaluate([1, 5, 9, 7])[-1]
         assert [op for op, _ in seen] == ops[:3]
@@ -34,7 +34,7 @@ def test_failures_leave_the_session_as_it_was(tmp_path: Path) -> None:
         session = model.session()
         session.evaluate([1, 2])
 
-        def raise_(op: int, x: np.ndarray) -> None:
+        def raise_(op: int, x: np.ndarray, experts: np.ndarray | None) -> None:
             raise KeyError("mine")
 
         first = next(index for index, op in enumerate(model.program.ops) if op.kind == "matmul")

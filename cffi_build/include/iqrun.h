@@ -139,12 +139,16 @@ typedef enum {
     IQ_OP_ROPE,         /* dst0, in place: the first n_rot of each head's head_dim columns turned by table src0 */
     IQ_OP_ATTENTION,    /* append src1 (k), src2 (v) to the KV cache of `layer`; dst0 = softmax(f[0] q k^T) v */
     IQ_OP_ADD,          /* dst0 += src0 */
+    IQ_OP_ROUTE,        /* dst0, dst1 = the experts with the highest scores in src0 (best first), and their shares */
+    IQ_OP_DEAL,         /* dst0 = a copy of the row of src0 for each expert that it goes to, ordered by expert */
+    IQ_OP_COLLECT,      /* dst0 += sum of share * row of src0 over the experts of each row; src1 = shares */
     IQ_OP_KINDS
 } iq_op_kind;
 
 enum {
     IQ_FLAG_ADD = 1,         /* MATMUL: add to dst instead of replacing it (the residual stream) */
     IQ_FLAG_ROPE_HALVES = 2, /* ROPE: pair column i with i + n_rot/2 (NeoX) instead of 2i with 2i+1 */
+    IQ_FLAG_NORM_SHARES = 4, /* ROUTE: the chosen experts' shares add up to f[0]; else they are f[0] times softmax */
 };
 
 typedef struct {
@@ -164,13 +168,15 @@ typedef struct {
     const void *data; /* borrowed: must outlive the program */
     int32_t type;     /* ggml type id */
     uint64_t n_rows, n_cols;
+    uint64_t n_expert; /* 0: one matrix; else so many, of n_rows rows each, one after another */
 } iq_weight;
 
 typedef enum { IQ_ROWS_TOKENS = 0, IQ_ROWS_OUTPUTS = 1 } iq_row_domain;
 
 typedef struct {
     uint32_t n_cols;
-    int32_t domain; /* iq_row_domain */
+    int32_t domain;  /* iq_row_domain */
+    uint32_t n_used; /* 0, or the experts that each token or output uses: it has a row for every one of them */
 } iq_buffer;
 
 typedef struct {

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-enum { MOST_OPS = 6, MOST_BUFFERS = 6, MOST_WEIGHTS = 6, ARENA = 1 << 16, N_BATCH = 4, N_SEQ = 2, N_CTX = 64 };
+enum { MOST_OPS = 8, MOST_BUFFERS = 6, MOST_WEIGHTS = 6, ARENA = 1 << 16, N_BATCH = 4, N_SEQ = 2, N_CTX = 64 };
 
 static uint8_t arena[ARENA]; /* what all weights show: the fuzzer's bytes, repeated */
 
@@ -21,7 +21,7 @@ static uint32_t take_size(input *in) {
 
 static void take_op(input *in, iq_op *op) {
     op->kind = take_u8(in) % (IQ_OP_KINDS + 1);
-    op->flags = take_u8(in) % 5;
+    op->flags = take_u8(in) % 8;
     op->n = take_index(in);
     op->layer = take_index(in);
     for (int i = 0; i < IQ_OP_SLOTS; i++) {
@@ -37,8 +37,10 @@ static void take_weight(input *in, iq_weight *weight) {
     const iq_format_info *format = iq_format_at(take_u8(in) % iq_format_count());
     weight->type = take_u8(in) % 16 ? format->id : (int32_t)take_u32(in);
     weight->n_rows = take_size(in), weight->n_cols = take_size(in);
+    weight->n_expert = take_u8(in) % 4;
     const uint64_t row_bytes = iq_row_bytes(weight->type, weight->n_cols);
-    const int fits = row_bytes == 0 || weight->n_rows == 0 || row_bytes <= ARENA / weight->n_rows;
+    const uint64_t n_rows = weight->n_rows * (weight->n_expert ? weight->n_expert : 1);
+    const int fits = row_bytes == 0 || n_rows == 0 || row_bytes <= ARENA / n_rows;
     weight->data = fits && take_u8(in) % 16 ? arena : NULL;
 }
 
@@ -85,6 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (uint32_t i = 0; i < spec.n_op; i++) take_op(&in, &ops[i]);
     for (uint32_t i = 0; i < spec.n_buffer; i++) {
         buffers[i].n_cols = take_size(&in), buffers[i].domain = (int32_t)(take_u8(&in) % 4) - 1;
+        buffers[i].n_used = take_u8(&in) % 3;
     }
     for (uint32_t i = 0; i < spec.n_weight; i++) take_weight(&in, &weights[i]);
     const iq_kernels *kernels;

@@ -64,7 +64,8 @@ def calibrate(
         model: the model, best unquantized.
         text: typical text, at least `n_ctx` tokens.
         out: the file to write: ``.dat`` for the older format, anything else GGUF.
-        full: also the second-moment matrix ``X^T X`` of every input (GGUF only). It is summed in float32.
+        full: also the second-moment matrix ``X^T X`` of every input but those of experts (GGUF only). It is summed in
+            float32.
         n_ctx: tokens per chunk.
         max_chunks: stop after so many chunks.
         dataset: name of the text, for the file.
@@ -92,7 +93,8 @@ def calibrate(
     _check_target(path, full, overwrite, [model.path, *(fsdecode(name) for name in merge)])
     chunks = text_chunks(model, text, n_ctx, max_chunks, min_chunks=1)
     inputs = matmul_inputs(model.program)
-    plan = list(passes(inputs, gram_bytes)) if full else [[]]
+    squares = [item for item in inputs if item.n_matrices == 1]  # one per expert would be too large
+    plan = list(passes(squares, gram_bytes)) if full else [[]]
     others = [_Other(name, n_ctx, full) for name in merge]
     job = _Job(model, chunks, n_ctx, inputs, plan, path, progress)
     job.run(resume)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from iqrun.engine.allocation import N_BATCH, KVType, context_params, create_context
 from iqrun.engine.lowering import NativeProgram
-from iqrun.engine.steps import Batch, Floats, Ints, Steps, Way
+from iqrun.engine.steps import Batch, Floats, Ints, Steps, Visit, Way
 from iqrun.errors import CancelledError, ClosedError, ContextFullError
 from iqrun.native import check, ffi, lib, pointer
 from iqrun.program import Program
@@ -140,7 +140,7 @@ class Context:
             self.tokens[0].append(int(token))
         return out
 
-    def trace(self, ids: Ids, ops: Sequence[int], visit: Callable[[int, Floats], object]) -> None:
+    def trace(self, ids: Ids, ops: Sequence[int], visit: Visit) -> None:
         """Appends tokens to sequence 0 and shows what goes into chosen operations; see `Session.trace`."""
         tokens = self.checked_ids(ids)
         owners = np.zeros(len(tokens), np.int32)

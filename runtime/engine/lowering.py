@@ -6,7 +6,7 @@ from typing import Any
 
 from iqrun import native
 from iqrun.native import check, ffi, lib, pointer
-from iqrun.program import Op, Program, Weight
+from iqrun.program import Buffer, Op, Program, Weight
 
 _KINDS = {
     "embed": lib.IQ_OP_EMBED,
@@ -18,6 +18,9 @@ _KINDS = {
     "rope": lib.IQ_OP_ROPE,
     "attention": lib.IQ_OP_ATTENTION,
     "add": lib.IQ_OP_ADD,
+    "route": lib.IQ_OP_ROUTE,
+    "deal": lib.IQ_OP_DEAL,
+    "collect": lib.IQ_OP_COLLECT,
 }
 _ROWS = {"tokens": lib.IQ_ROWS_TOKENS, "outputs": lib.IQ_ROWS_OUTPUTS}
 _NONE = -1
@@ -48,7 +51,7 @@ class NativeProgram:
 def _spec(program: Program) -> tuple[Any, list[Any]]:
     """The ``iq_program_spec`` and the arrays that it points to."""
     ops = ffi.new("iq_op[]", [_op(op) for op in program.ops])
-    buffers = ffi.new("iq_buffer[]", [{"n_cols": b.n_cols, "domain": _ROWS[b.rows]} for b in program.buffers])
+    buffers = ffi.new("iq_buffer[]", [_buffer(buffer) for buffer in program.buffers])
     weights = ffi.new("iq_weight[]", [_weight(weight) for weight in program.weights])
     spec = ffi.new("iq_program_spec *")
     spec.ops, spec.buffers, spec.weights = ops, buffers, weights
@@ -59,6 +62,7 @@ def _spec(program: Program) -> tuple[Any, list[Any]]:
 
 def _op(op: Op) -> dict[str, Any]:
     flags = (lib.IQ_FLAG_ADD if op.add else 0) | (lib.IQ_FLAG_ROPE_HALVES if op.rope_halves else 0)
+    flags |= lib.IQ_FLAG_NORM_SHARES if op.norm_shares else 0
     return {
         "kind": _KINDS[op.kind],
         "flags": flags,
@@ -80,6 +84,11 @@ def _slots(indices: list[int]) -> list[int]:
     return indices + [_NONE] * (lib.IQ_OP_SLOTS - len(indices))
 
 
+def _buffer(buffer: Buffer) -> dict[str, int]:
+    return {"n_cols": buffer.n_cols, "domain": _ROWS[buffer.rows], "n_used": buffer.n_used}
+
+
 def _weight(weight: Weight) -> dict[str, Any]:
     data = pointer(weight.data, "const void *")
-    return {"data": data, "type": weight.type_id, "n_rows": weight.n_rows, "n_cols": weight.n_cols}
+    shape = {"n_rows": weight.n_rows, "n_cols": weight.n_cols, "n_expert": weight.n_expert}
+    return {"data": data, "type": weight.type_id, **shape}

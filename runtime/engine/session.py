@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -14,7 +14,7 @@ from iqrun.engine.allocation import N_BATCH
 from iqrun.engine.allocation import KVType as KVType
 from iqrun.engine.context import Context
 from iqrun.engine.lowering import NativeProgram
-from iqrun.engine.steps import Floats, Way
+from iqrun.engine.steps import Floats, Visit, Way
 from iqrun.errors import StateError
 from iqrun.program import Program
 
@@ -112,15 +112,16 @@ class Session:
         self,
         ids: Sequence[int] | npt.NDArray[np.integer[Any]],
         ops: Sequence[int],
-        visit: Callable[[int, Floats], object],
+        visit: Visit,
     ) -> None:
         """Appends tokens and shows what goes into chosen operations on the way; computes no logits.
 
         Args:
             ids: at least one token id.
             ops: indices of operations of the program, ascending.
-            visit: called as ``visit(op, x)`` just before each of them; `x` is the operation's first input, float32
-                ``(n_tokens of the step, n_cols)``, the caller's own.
+            visit: called as ``visit(op, x, experts)`` just before each of them; `x` is the operation's first input,
+                float32 ``(n_tokens of the step, n_cols)``, the caller's own. Rows that were dealt to experts have the
+                expert of each in `experts`, int32 ascending; else it is None.
 
         Raises:
             ContextFullError, CancelledError, ClosedError, ValueError: as `evaluate`; the session is unchanged.

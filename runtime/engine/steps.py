@@ -17,6 +17,7 @@ from iqrun.program import Buffer, Program
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Way = Literal["auto", "decode", "prefill"]
+Visit = Callable[[int, Floats, Ints | None], object]  # operation, its input, the expert of each row
 
 _WAYS: dict[Way, int] = {"auto": lib.IQ_STEP_AUTO, "decode": lib.IQ_STEP_DECODE, "prefill": lib.IQ_STEP_PREFILL}
 
@@ -81,7 +82,7 @@ class Steps:
             self._run_in_parts(self._one, out)
         self._program.check_file()
 
-    def trace(self, batch: Batch, ops: Sequence[int], visit: Callable[[int, Floats], object]) -> None:
+    def trace(self, batch: Batch, ops: Sequence[int], visit: Visit) -> None:
         """Fills the KV cache and shows what goes into chosen operations on the way; computes no logits."""
         self._program.check_file()
         caching = [index for index, op in enumerate(self._program.ops) if op.kind == "attention"]
@@ -91,7 +92,7 @@ class Steps:
             for op in ops:
                 check(lib.iq_step_run, self.handle, done, op)
                 done = op
-                visit(op, self._buffer(self._program.ops[op].src[0]).copy())
+                visit(op, self._buffer(self._program.ops[op].src[0]).copy(), self._experts(op))
             check(lib.iq_step_run, self.handle, done, max(done, *[index + 1 for index in caching[-1:]], 0))
             self._program.check_file()
             commit = 1
@@ -173,6 +174,13 @@ class Steps:
             self._ops_per_call = min(2 * self._ops_per_call, self._n_op)
         elif seconds > 2 * _CALL_SECONDS:
             self._ops_per_call = max(self._ops_per_call // 2, 1)
+
+    def _experts(self, op: int) -> Ints | None:
+        """The expert of each row of an operation's input, ascending; None if it has none."""
+        if self._program.ops[op].src[0].n_used == 0:
+            return None
+        route = next(other for other in reversed(self._program.ops[:op]) if other.kind == "route")
+        return np.sort(self._buffer(route.dst[0]).ravel()).astype(np.int32)
 
     def _buffer(self, buffer: Buffer) -> Floats:
         """A buffer of the open step: a view that is valid until the next operation runs."""

@@ -89,7 +89,7 @@ def embed(session: Session, program: Program, ids: Sequence[int], pooling: Pooli
     check_pooling(pooling)
     last_op = next(index for index, op in enumerate(program.ops) if program.logits in op.dst)
     rows: list[Doubles] = []
-    session.trace(ids, [last_op], lambda _, x: rows.append(_kept(x, pooling)))
+    session.trace(ids, [last_op], lambda _, x, __: rows.append(_kept(x, pooling)))
     vector = np.sum(rows, axis=0) / len(ids) if pooling == "mean" else rows[-1 if pooling == "last" else 0]
     if not np.isfinite(vector).all():
         raise IqrunError("the model computed NaN or infinite values: the file's weights are damaged")

@@ -33,7 +33,7 @@ static int32_t add_weight(model *m, uint64_t n_rows, uint64_t n_cols) {
     float *values = m->values + m->n_value;
     for (uint64_t i = 0; i < n_rows * n_cols; i++) values[i] = (float)(next_random(&m->random) >> 40) * 0x1p-26f - 0.1f;
     m->n_value += n_rows * n_cols;
-    m->weights[m->n_weight] = (iq_weight){values, TYPE_F32, n_rows, n_cols};
+    m->weights[m->n_weight] = (iq_weight){values, TYPE_F32, n_rows, n_cols, 0};
     return (int32_t)m->n_weight++;
 }
 
@@ -87,7 +87,7 @@ static void build_model(model *m) {
                                               N_EMBD, N_FF,   HEAD_DIM, N_EMBD, N_VOCAB};
     memset(m, 0, sizeof *m);
     for (int i = 0; i < N_BUFFER; i++) {
-        m->buffers[i] = (iq_buffer){n_cols[i], i == CHOSEN || i == LOGITS ? IQ_ROWS_OUTPUTS : IQ_ROWS_TOKENS};
+        m->buffers[i] = (iq_buffer){n_cols[i], i == CHOSEN || i == LOGITS ? IQ_ROWS_OUTPUTS : IQ_ROWS_TOKENS, 0};
     }
     iq_op *embed = add_op(m, IQ_OP_EMBED, X, -1);
     embed->weight[0] = add_weight(m, N_VOCAB, N_EMBD), embed->f[0] = 1.0f;

@@ -90,9 +90,9 @@ static iq_op full_op(const short_op *from) {
 }
 
 static iq_status make_program(iq_program **program, iq_error *error) {
-    static const iq_weight matrices[] = {{weights, 0, N_VOCAB, N_EMBD}, {weights, 0, N_EMBD, N_EMBD}};
-    static const iq_buffer buffers[] = {{N_EMBD, 0}, {N_EMBD, 0}, {N_EMBD, 0}, {N_EMBD, 0},
-                                        {N_EMBD, 0}, {N_EMBD, 1}, {N_VOCAB, 1}};
+    static const iq_weight matrices[] = {{weights, 0, N_VOCAB, N_EMBD, 0}, {weights, 0, N_EMBD, N_EMBD, 0}};
+    static const iq_buffer buffers[] = {{N_EMBD, 0, 0}, {N_EMBD, 0, 0}, {N_EMBD, 0, 0}, {N_EMBD, 0, 0},
+                                        {N_EMBD, 0, 0}, {N_EMBD, 1, 0}, {N_VOCAB, 1, 0}};
     iq_op ops[N_OP];
     for (size_t i = 0; i < N_OP; i++) ops[i] = full_op(&short_ops[i]);
     const iq_program_spec spec = {.ops = ops,

@@ -10,6 +10,7 @@ typedef struct {
     uint32_t index;
     bool *written; /* per buffer: some op before this one fills it */
     bool *cached;  /* per layer: some op before this one is its attention */
+    const iq_op *route; /* the last ROUTE: what is dealt now goes its ways; NULL once that was collected */
     iq_error *error;
 } check_state;
 
@@ -23,6 +24,9 @@ static const char *const op_names[IQ_OP_KINDS] = {
     [IQ_OP_ROPE] = "rope",
     [IQ_OP_ATTENTION] = "attention",
     [IQ_OP_ADD] = "add",
+    [IQ_OP_ROUTE] = "route",
+    [IQ_OP_DEAL] = "deal",
+    [IQ_OP_COLLECT] = "collect",
 };
 
 const char *iq_op_name(int32_t kind) { return kind >= 0 && kind < IQ_OP_KINDS ? op_names[kind] : "unknown"; }
@@ -37,27 +41,39 @@ const char *iq_op_name(int32_t kind) { return kind >= 0 && kind < IQ_OP_KINDS ? 
         if (status_ != IQ_OK) return status_;                                                                          \
     } while (0)
 
-static iq_status check_buffer(const check_state *c, const char *role, int slot, int32_t buffer, int32_t domain) {
+/* What the rows of a buffer stand for: tokens or outputs, and how many experts of each (0: itself). */
+typedef struct {
+    int32_t domain;
+    uint32_t n_used;
+} row_kind;
+
+static const row_kind tokens = {IQ_ROWS_TOKENS, 0}, outputs = {IQ_ROWS_OUTPUTS, 0};
+
+static iq_status check_buffer(const check_state *c, const char *role, int slot, int32_t buffer, row_kind rows) {
     if (buffer < 0 || (uint32_t)buffer >= c->program->n_buffer) {
         return bad(c, "%s%d is buffer %d, the program has %u", role, slot, buffer, c->program->n_buffer);
     }
-    if (c->program->buffers[buffer].domain != domain) {
-        return bad(c, "%s%d (buffer %d) must have a row per %s", role, slot, buffer,
-                   domain == IQ_ROWS_TOKENS ? "token" : "output");
+    const char *unit = rows.domain == IQ_ROWS_TOKENS ? "token" : "output";
+    if (c->program->buffers[buffer].domain != rows.domain) {
+        return bad(c, "%s%d (buffer %d) must have a row per %s", role, slot, buffer, unit);
+    }
+    if (c->program->buffers[buffer].n_used != rows.n_used) {
+        return bad(c, "%s%d (buffer %d) has rows for %u experts of each %s, %u are needed", role, slot, buffer,
+                   c->program->buffers[buffer].n_used, unit, rows.n_used);
     }
     return IQ_OK;
 }
 
-static iq_status check_source(const check_state *c, int slot, int32_t domain) {
+static iq_status check_source(const check_state *c, int slot, row_kind rows) {
     const int32_t buffer = c->op->src[slot];
-    TRY(check_buffer(c, "src", slot, buffer, domain));
+    TRY(check_buffer(c, "src", slot, buffer, rows));
     return c->written[buffer] ? IQ_OK : bad(c, "src%d (buffer %d) is read before any op writes it", slot, buffer);
 }
 
 /* A destination that is changed, not filled. */
-static iq_status check_in_place(const check_state *c, int slot, int32_t domain) {
+static iq_status check_in_place(const check_state *c, int slot, row_kind rows) {
     const int32_t buffer = c->op->dst[slot];
-    TRY(check_buffer(c, "dst", slot, buffer, domain));
+    TRY(check_buffer(c, "dst", slot, buffer, rows));
     return c->written[buffer] ? IQ_OK : bad(c, "dst%d (buffer %d) is changed before any op fills it", slot, buffer);
 }
 
@@ -93,7 +109,7 @@ static iq_status check_finite(const check_state *c) {
 static iq_status check_embed(const check_state *c) {
     const iq_program *p = c->program;
     TRY(check_finite(c));
-    TRY(check_buffer(c, "dst", 0, c->op->dst[0], IQ_ROWS_TOKENS));
+    TRY(check_buffer(c, "dst", 0, c->op->dst[0], tokens));
     TRY(check_weight(c, "weight", 0, c->op->weight[0]));
     const iq_weight *w = &c->weights[c->op->weight[0]];
     if (w->n_rows < p->n_vocab) {
@@ -103,23 +119,32 @@ static iq_status check_embed(const check_state *c) {
 }
 
 static iq_status check_select(const check_state *c) {
-    TRY(check_source(c, 0, IQ_ROWS_TOKENS));
-    TRY(check_buffer(c, "dst", 0, c->op->dst[0], IQ_ROWS_OUTPUTS));
+    TRY(check_source(c, 0, tokens));
+    TRY(check_buffer(c, "dst", 0, c->op->dst[0], outputs));
     return check_cols(c, "dst", 0, c->op->dst[0], c->program->buffers[c->op->src[0]].n_cols);
 }
 
-/* The domain of a row-wise op is that of its first source. */
-static int32_t domain_of(const check_state *c, int32_t buffer) {
-    const bool known = buffer >= 0 && (uint32_t)buffer < c->program->n_buffer;
-    return known ? c->program->buffers[buffer].domain : IQ_ROWS_TOKENS;
+/* The rows of a row-wise op are those of its first source. */
+static row_kind rows_of(const check_state *c, int32_t buffer) {
+    if (buffer < 0 || (uint32_t)buffer >= c->program->n_buffer) return tokens;
+    const iq_buffer *b = &c->program->buffers[buffer];
+    return (row_kind){b->domain, b->n_used};
+}
+
+/* Whether rows for experts fit the route that is being followed. */
+static iq_status check_dealt(const check_state *c, row_kind rows) {
+    if (!c->route) return bad(c, "rows for %u experts: there is no route before it", rows.n_used);
+    const iq_buffer *ids = &c->program->buffers[c->route->dst[0]];
+    if (rows.n_used == ids->n_cols && rows.domain == ids->domain) return IQ_OK;
+    return bad(c, "rows for %u experts do not fit the route before it, which chooses %u", rows.n_used, ids->n_cols);
 }
 
 static iq_status check_rms_norm(const check_state *c) {
     const iq_op *op = c->op;
-    const int32_t domain = domain_of(c, op->src[0]);
+    const row_kind rows = rows_of(c, op->src[0]);
     TRY(check_finite(c));
-    TRY(check_source(c, 0, domain));
-    TRY(check_buffer(c, "dst", 0, op->dst[0], domain));
+    TRY(check_source(c, 0, rows));
+    TRY(check_buffer(c, "dst", 0, op->dst[0], rows));
     const uint32_t n_cols = c->program->buffers[op->src[0]].n_cols;
     TRY(check_cols(c, "dst", 0, op->dst[0], n_cols));
     if (op->f[0] < 0) return bad(c, "f0 (eps) is %g, it may not be negative", (double)op->f[0]);
@@ -127,6 +152,22 @@ static iq_status check_rms_norm(const check_state *c) {
         return bad(c, "head_dim %d must divide the %u columns", op->head_dim, n_cols);
     }
     return op->weight[0] == -1 ? IQ_OK : check_vector(c, "weight", 0, op->weight[0], (uint64_t)op->head_dim);
+}
+
+/* Rows that were dealt to experts meet as many matrices as the last ROUTE chose among; others meet one. */
+static iq_status check_experts(const check_state *c, int slot, const iq_weight *w) {
+    const row_kind rows = rows_of(c, c->op->src[0]);
+    if (rows.n_used == 0) {
+        if (w->n_expert == 0) return IQ_OK;
+        return bad(c, "weight%d (weight %d) has experts, src0 has no rows for them", slot, c->op->weight[slot]);
+    }
+    TRY(check_dealt(c, rows));
+    const uint32_t n_expert = c->program->buffers[c->route->src[0]].n_cols;
+    if (w->n_expert != n_expert) {
+        return bad(c, "weight%d (weight %d) has %llu experts, the route chooses among %u", slot, c->op->weight[slot],
+                   (unsigned long long)w->n_expert, n_expert);
+    }
+    return c->op->bias[slot] == -1 ? IQ_OK : bad(c, "bias%d: experts cannot have a bias", slot);
 }
 
 static iq_status check_multiplied(const check_state *c, int slot, int32_t dst) {
@@ -141,17 +182,18 @@ static iq_status check_multiplied(const check_state *c, int slot, int32_t dst) {
     }
     TRY(check_cols(c, "src", 0, c->op->src[0], w->n_cols));
     TRY(check_cols(c, "dst", dst, c->op->dst[dst], w->n_rows));
+    TRY(check_experts(c, slot, w));
     return bias == -1 ? IQ_OK : check_vector(c, "bias", slot, bias, w->n_rows);
 }
 
 static iq_status check_matmul(const check_state *c) {
     const iq_op *op = c->op;
-    const int32_t domain = domain_of(c, op->src[0]);
-    TRY(check_source(c, 0, domain));
+    const row_kind rows = rows_of(c, op->src[0]);
+    TRY(check_source(c, 0, rows));
     if (op->n < 1 || op->n > IQ_OP_SLOTS) return bad(c, "n is %d, 1 to %d weights are possible", op->n, IQ_OP_SLOTS);
     for (int i = 0; i < op->n; i++) {
         const bool add = (op->flags & IQ_FLAG_ADD) != 0;
-        TRY(add ? check_in_place(c, i, domain) : check_buffer(c, "dst", i, op->dst[i], domain));
+        TRY(add ? check_in_place(c, i, rows) : check_buffer(c, "dst", i, op->dst[i], rows));
         TRY(check_distinct(c, i, op->src[0]));
         for (int j = 0; j < i; j++) {
             if (op->dst[i] == op->dst[j]) return bad(c, "dst%d and dst%d are the same buffer %d", j, i, op->dst[i]);
@@ -163,10 +205,10 @@ static iq_status check_matmul(const check_state *c) {
 
 static iq_status check_gated_matmul(const check_state *c) {
     const iq_op *op = c->op;
-    const int32_t domain = domain_of(c, op->src[0]);
-    TRY(check_source(c, 0, domain));
+    const row_kind rows = rows_of(c, op->src[0]);
+    TRY(check_source(c, 0, rows));
     if (op->n != 2) return bad(c, "n is %d, a gate and an up weight are needed", op->n);
-    TRY(check_buffer(c, "dst", 0, op->dst[0], domain));
+    TRY(check_buffer(c, "dst", 0, op->dst[0], rows));
     TRY(check_distinct(c, 0, op->src[0]));
     TRY(check_multiplied(c, 0, 0));
     return check_multiplied(c, 1, 0);
@@ -175,7 +217,7 @@ static iq_status check_gated_matmul(const check_state *c) {
 static iq_status check_rope_table(const check_state *c) {
     const iq_op *op = c->op;
     TRY(check_finite(c));
-    TRY(check_buffer(c, "dst", 0, op->dst[0], IQ_ROWS_TOKENS));
+    TRY(check_buffer(c, "dst", 0, op->dst[0], tokens));
     if (op->n_rot < 2 || op->n_rot % 2 != 0) return bad(c, "n_rot is %d, an even number is needed", op->n_rot);
     TRY(check_cols(c, "dst", 0, op->dst[0], (uint64_t)op->n_rot));
     return check_vector(c, "weight", 0, op->weight[0], (uint64_t)op->n_rot / 2);
@@ -183,8 +225,8 @@ static iq_status check_rope_table(const check_state *c) {
 
 static iq_status check_rope(const check_state *c) {
     const iq_op *op = c->op;
-    TRY(check_source(c, 0, IQ_ROWS_TOKENS));
-    TRY(check_in_place(c, 0, IQ_ROWS_TOKENS));
+    TRY(check_source(c, 0, tokens));
+    TRY(check_in_place(c, 0, tokens));
     TRY(check_distinct(c, 0, op->src[0]));
     if (op->n_rot < 2 || op->n_rot % 2 != 0 || op->n_rot > op->head_dim) {
         return bad(c, "n_rot is %d, an even number up to head_dim %d is needed", op->n_rot, op->head_dim);
@@ -212,12 +254,12 @@ static iq_status check_attention(const check_state *c) {
     TRY(check_finite(c));
     TRY(check_heads(c));
     for (int i = 0; i < 3; i++) {
-        TRY(check_source(c, i, IQ_ROWS_TOKENS));
+        TRY(check_source(c, i, tokens));
         TRY(check_distinct(c, 0, op->src[i]));
         const uint64_t n_head = (uint64_t)(i == 0 ? op->n_head : op->n_head_kv);
         TRY(check_cols(c, "src", i, op->src[i], n_head * (uint64_t)op->head_dim));
     }
-    TRY(check_buffer(c, "dst", 0, op->dst[0], IQ_ROWS_TOKENS));
+    TRY(check_buffer(c, "dst", 0, op->dst[0], tokens));
     TRY(check_cols(c, "dst", 0, op->dst[0], (uint64_t)op->n_head * (uint64_t)op->head_dim));
     if (op->layer < 0 || (uint32_t)op->layer >= c->program->n_layer) {
         return bad(c, "layer is %d, the KV cache has %u", op->layer, c->program->n_layer);
@@ -228,14 +270,57 @@ static iq_status check_attention(const check_state *c) {
 }
 
 static iq_status check_add(const check_state *c) {
-    const int32_t domain = domain_of(c, c->op->src[0]);
-    TRY(check_source(c, 0, domain));
-    TRY(check_in_place(c, 0, domain));
+    const row_kind rows = rows_of(c, c->op->src[0]);
+    TRY(check_source(c, 0, rows));
+    TRY(check_in_place(c, 0, rows));
     TRY(check_distinct(c, 0, c->op->src[0]));
     return check_cols(c, "dst", 0, c->op->dst[0], c->program->buffers[c->op->src[0]].n_cols);
 }
 
-static iq_status check_op(const check_state *c) {
+static iq_status check_route(check_state *c) {
+    const iq_op *op = c->op;
+    const row_kind rows = {rows_of(c, op->src[0]).domain, 0};
+    TRY(check_finite(c));
+    TRY(check_source(c, 0, rows));
+    for (int i = 0; i < 2; i++) {
+        TRY(check_buffer(c, "dst", i, op->dst[i], rows));
+        TRY(check_distinct(c, i, op->src[0]));
+    }
+    if (op->dst[0] == op->dst[1]) return bad(c, "dst0 and dst1 are the same buffer %d", op->dst[0]);
+    const uint32_t n_expert = c->program->buffers[op->src[0]].n_cols, n_used = c->program->buffers[op->dst[0]].n_cols;
+    if (n_used > n_expert || n_expert > IQ_MAX_EXPERTS) {
+        return bad(c, "%u of %u experts cannot be chosen: there are at most %d", n_used, n_expert, IQ_MAX_EXPERTS);
+    }
+    c->route = op;
+    return check_cols(c, "dst", 1, op->dst[1], n_used);
+}
+
+static iq_status check_deal(const check_state *c) {
+    const iq_op *op = c->op;
+    const row_kind rows = {rows_of(c, op->src[0]).domain, 0};
+    TRY(check_source(c, 0, rows));
+    if (!c->route) return bad(c, "nothing was routed before it: src0 (buffer %d) has no way to go", op->src[0]);
+    const uint32_t n_used = c->program->buffers[c->route->dst[0]].n_cols;
+    TRY(check_buffer(c, "dst", 0, op->dst[0], (row_kind){rows.domain, n_used}));
+    TRY(check_dealt(c, rows_of(c, op->dst[0])));
+    return check_cols(c, "dst", 0, op->dst[0], c->program->buffers[op->src[0]].n_cols);
+}
+
+static iq_status check_collect(check_state *c) {
+    const iq_op *op = c->op;
+    const row_kind rows = rows_of(c, op->src[0]), whole = {rows.domain, 0};
+    TRY(check_source(c, 0, rows));
+    TRY(check_dealt(c, rows));
+    TRY(check_source(c, 1, whole));
+    TRY(check_in_place(c, 0, whole));
+    TRY(check_distinct(c, 0, op->src[1]));
+    TRY(check_cols(c, "src", 1, op->src[1], rows.n_used));
+    TRY(check_cols(c, "dst", 0, op->dst[0], c->program->buffers[op->src[0]].n_cols));
+    c->route = NULL;
+    return IQ_OK;
+}
+
+static iq_status check_op(check_state *c) {
     switch (c->op->kind) {
     case IQ_OP_EMBED: return check_embed(c);
     case IQ_OP_SELECT: return check_select(c);
@@ -246,12 +331,15 @@ static iq_status check_op(const check_state *c) {
     case IQ_OP_ROPE: return check_rope(c);
     case IQ_OP_ATTENTION: return check_attention(c);
     case IQ_OP_ADD: return check_add(c);
+    case IQ_OP_ROUTE: return check_route(c);
+    case IQ_OP_DEAL: return check_deal(c);
+    case IQ_OP_COLLECT: return check_collect(c);
     default: return bad(c, "there is no op of kind %d", c->op->kind);
     }
 }
 
 static void mark_written(const check_state *c) {
-    const int n = c->op->kind == IQ_OP_MATMUL ? c->op->n : 1;
+    const int n = iq_op_results(c->op);
     for (int i = 0; i < n; i++) c->written[c->op->dst[i]] = true;
 }
 
@@ -275,6 +363,10 @@ static iq_status check_buffers(const iq_program *p, iq_error *error) {
         if (b->domain != IQ_ROWS_TOKENS && b->domain != IQ_ROWS_OUTPUTS) {
             return iq_fail(error, IQ_ERR_ARGUMENT, "buffer %u has the unknown row domain %d", i, b->domain);
         }
+        if (b->n_used > IQ_MAX_EXPERTS) {
+            return iq_fail(error, IQ_ERR_ARGUMENT, "buffer %u has rows for %u experts, at most %d are possible", i,
+                           b->n_used, IQ_MAX_EXPERTS);
+        }
     }
     return IQ_OK;
 }
@@ -287,7 +379,9 @@ static iq_status check_weights(const iq_program *p, const iq_weight *weights, iq
             return iq_fail(error, IQ_ERR_UNSUPPORTED, "weight %u has the unknown type %d", i, w->type);
         }
         const uint64_t row_bytes = iq_row_bytes(w->type, w->n_cols);
-        if (row_bytes == 0 || w->n_rows == 0 || iq_mul_u64(row_bytes, w->n_rows) > PTRDIFF_MAX) {
+        const uint64_t n_rows = iq_mul_u64(w->n_rows, w->n_expert ? w->n_expert : 1);
+        const bool fits = iq_mul_u64(row_bytes, n_rows) <= PTRDIFF_MAX && w->n_expert <= IQ_MAX_EXPERTS;
+        if (row_bytes == 0 || w->n_rows == 0 || !fits) {
             return iq_fail(error, IQ_ERR_ARGUMENT, "weight %u cannot have %llu rows of %llu columns of type %d", i,
                            (unsigned long long)w->n_rows, (unsigned long long)w->n_cols, w->type);
         }
@@ -301,7 +395,8 @@ static iq_status check_output(const check_state *c) {
         return iq_fail(c->error, IQ_ERR_ARGUMENT, "the output is buffer %d, the program has %u", p->output,
                        p->n_buffer);
     }
-    if (p->buffers[p->output].domain != IQ_ROWS_OUTPUTS || !c->written[p->output]) {
+    const iq_buffer *b = &p->buffers[p->output];
+    if (b->domain != IQ_ROWS_OUTPUTS || b->n_used > 0 || !c->written[p->output]) {
         return iq_fail(c->error, IQ_ERR_ARGUMENT, "the output (buffer %d) must have a row per output and be filled",
                        p->output);
     }

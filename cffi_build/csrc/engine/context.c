@@ -10,12 +10,13 @@ static void allocate_buffers(iq_context *c, const iq_program *p, iq_memory *m, u
     size_t widest = 0;
     for (uint32_t i = 0; i < p->n_buffer; i++) {
         const size_t n_block = iq_q8_blocks(p->buffers[i].n_cols);
-        float *rows = iq_memory_take(m, iq_mul_u64(n_batch, p->buffers[i].n_cols), sizeof(float));
+        const uint64_t n_row = iq_mul_u64(n_batch, p->buffers[i].n_used ? p->buffers[i].n_used : 1);
+        float *rows = iq_memory_take(m, iq_mul_u64(n_row, p->buffers[i].n_cols), sizeof(float));
         if (buffers) buffers[i] = rows;
         for (uint32_t order = 0; order < IQ_ORDERS; order++) {
             if (!(p->buffer_orders[i] >> order & 1)) continue;
             if (n_block > widest) widest = n_block;
-            iq_q8_block *blocks = iq_memory_take(m, iq_mul_u64(n_batch, n_block), sizeof *blocks);
+            iq_q8_block *blocks = iq_memory_take(m, iq_mul_u64(n_row, n_block), sizeof *blocks);
             if (companions) companions[i * IQ_ORDERS + order] = blocks;
         }
     }
@@ -32,6 +33,15 @@ static void allocate_batch(iq_step_batch *b, iq_memory *m, const iq_context_para
     b->output = iq_memory_take(m, params->n_batch, sizeof *b->output);
     b->tiles = iq_memory_take(m, params->n_batch, sizeof *b->tiles);
     b->n_new = iq_memory_take(m, params->n_seq, sizeof *b->n_new);
+}
+
+static void allocate_routing(iq_routing *r, iq_memory *m, const iq_program *p, uint64_t n_batch) {
+    const uint64_t n_dealt = iq_mul_u64(n_batch, p->max_used);
+    r->expert = iq_memory_take(m, n_dealt, sizeof *r->expert);
+    r->place = iq_memory_take(m, n_dealt, sizeof *r->place);
+    r->source = iq_memory_take(m, n_dealt, sizeof *r->source);
+    r->tiles = iq_memory_take(m, n_dealt, sizeof *r->tiles);
+    r->first = iq_memory_take(m, (uint64_t)p->max_expert + 1, sizeof *r->first);
 }
 
 static void allocate_threads(iq_context *c, const iq_program *p, iq_memory *m, const iq_context_params *params) {
@@ -52,6 +62,7 @@ static void allocate_threads(iq_context *c, const iq_program *p, iq_memory *m, c
 static void allocate(iq_context *c, const iq_program *p, iq_memory *m, const iq_context_params *params) {
     allocate_buffers(c, p, m, params->n_batch);
     allocate_batch(&c->batch, m, params);
+    allocate_routing(&c->routing, m, p, params->n_batch);
     allocate_threads(c, p, m, params);
     c->seconds = iq_memory_take_zeroed(m, p->n_op, sizeof *c->seconds);
     iq_kv_allocate(&c->kv, m, p, params);

@@ -28,6 +28,21 @@ typedef struct {
     iq_step_way way;
 } iq_step_batch;
 
+/* Rows of a buffer that was dealt to experts: [first, first + n) go to one of them. */
+typedef struct {
+    uint32_t first, n, expert;
+} iq_expert_tile;
+
+/* Where the last ROUTE of the step sent its rows. Dealt rows are in order of expert, and of row within one. */
+typedef struct {
+    uint32_t n_rows, n_used, n_expert;
+    uint32_t *expert;      /* [row * n_used + i] */
+    uint32_t *place;       /* the same: its dealt row */
+    uint32_t *source;      /* per dealt row: the row that it copies */
+    uint32_t *first;       /* per expert, and the end: its first dealt row */
+    iq_expert_tile *tiles; /* of the matmul in progress */
+} iq_routing;
+
 /* The stage in progress: written between stages, read by all threads. */
 typedef struct {
     const iq_stage *stage;
@@ -35,7 +50,7 @@ typedef struct {
     uint32_t n_rows;          /* rows of the stage's buffers */
     uint32_t units_per_chunk; /* rows (row-wise stages), weight rows (matmul), tile-and-head units (attention) */
     uint32_t n_units;
-    uint32_t tokens_per_tile;                   /* matmul: tokens that one chunk multiplies */
+    uint32_t tokens_per_tile, n_tiles;          /* matmul: tokens that one chunk multiplies */
     uint32_t chunks_per_tile;                   /* matmul */
     uint32_t first_chunk[IQ_OP_SLOTS + 1];      /* matmul: where the chunks of each weight start in a tile */
     uint32_t heads_per_unit, units_per_kv_head; /* attention */
@@ -63,6 +78,7 @@ struct iq_context {
     iq_thread_memory *threads;
     iq_kv_cache kv;
     iq_step_batch batch;
+    iq_routing routing;
     iq_stage_run run;
 
     _Atomic bool in_call, cancelled;
@@ -81,8 +97,9 @@ iq_status iq_context_enter(iq_context *context, iq_error *error);
 void iq_context_leave(iq_context *context);
 
 IQ_INLINE uint32_t iq_domain_rows(const iq_context *context, int32_t buffer) {
-    const bool outputs = context->program->buffers[buffer].domain == IQ_ROWS_OUTPUTS;
-    return outputs ? context->batch.n_outputs : context->batch.n_tokens;
+    const iq_buffer *b = &context->program->buffers[buffer];
+    const uint32_t n_rows = b->domain == IQ_ROWS_OUTPUTS ? context->batch.n_outputs : context->batch.n_tokens;
+    return b->n_used == 0 ? n_rows : n_rows * b->n_used;
 }
 
 IQ_INLINE float *iq_buffer_row(const iq_context *context, int32_t buffer, size_t row) {

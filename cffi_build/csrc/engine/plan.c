@@ -25,12 +25,17 @@ static iq_stage_kind stage_of(int32_t kind) {
     case IQ_OP_ROPE_TABLE: return IQ_STAGE_ROPE_TABLE;
     case IQ_OP_ROPE: return IQ_STAGE_ROPE;
     case IQ_OP_ATTENTION: return IQ_STAGE_ATTEND;
+    case IQ_OP_ROUTE: return IQ_STAGE_ROUTE;
+    case IQ_OP_DEAL: return IQ_STAGE_DEAL;
+    case IQ_OP_COLLECT: return IQ_STAGE_COLLECT;
     default: return IQ_STAGE_ADD;
     }
 }
 
-static bool writes_companions(const iq_stage *stage) {
-    return stage->kind == IQ_STAGE_RMS_NORM || stage->kind == IQ_STAGE_GATED_MATMUL || stage->kind == IQ_STAGE_ATTEND;
+/* A gated matmul of experts does not: its tiles are not the same rows from step to step. */
+static bool writes_companions(const iq_program *p, const iq_stage *stage) {
+    return stage->kind == IQ_STAGE_RMS_NORM || stage->kind == IQ_STAGE_DEAL || stage->kind == IQ_STAGE_ATTEND ||
+           (stage->kind == IQ_STAGE_GATED_MATMUL && p->buffers[stage->buffer].n_used == 0);
 }
 
 static iq_stage *append_stage(iq_program *p, iq_stage_kind kind, uint32_t op, int32_t buffer) {
@@ -54,7 +59,7 @@ static void provide_companions(plan_state *s, uint32_t index) {
     const uint8_t missing = orders_wanted(p, &p->ops[index]) & (uint8_t)~s->current[buffer];
     if (missing == 0) return;
     iq_stage *writer = &p->stages[s->writer[buffer]];
-    if (!writes_companions(writer)) writer = append_stage(p, IQ_STAGE_QUANTIZE, index, buffer);
+    if (!writes_companions(p, writer)) writer = append_stage(p, IQ_STAGE_QUANTIZE, index, buffer);
     writer->orders |= missing;
     s->current[buffer] |= missing;
     p->buffer_orders[buffer] |= missing;
@@ -72,7 +77,7 @@ static void plan_op(plan_state *s, uint32_t index) {
     if (iq_op_is_matmul(op->kind)) provide_companions(s, index);
     if (op->kind == IQ_OP_ATTENTION) append_stage(p, IQ_STAGE_KV_STORE, index, -1);
     append_stage(p, stage_of(op->kind), index, op->dst[0]);
-    const int n = op->kind == IQ_OP_MATMUL ? op->n : 1;
+    const int n = iq_op_results(op);
     for (int i = 0; i < n; i++) note_written(s, op->dst[i]);
 }
 
@@ -82,6 +87,13 @@ static void note_attention(iq_program *p, uint32_t index) {
     p->layers[op->layer] = (iq_kv_shape){(uint32_t)op->n_head_kv, (uint32_t)op->head_dim};
     p->n_op_caching = index + 1;
     if (group > p->max_group) p->max_group = group;
+}
+
+static void note_route(iq_program *p, uint32_t index) {
+    const iq_op *op = &p->ops[index];
+    const uint32_t n_expert = p->buffers[op->src[0]].n_cols, n_used = p->buffers[op->dst[0]].n_cols;
+    if (n_expert > p->max_expert) p->max_expert = n_expert;
+    if (n_used > p->max_used) p->max_used = n_used;
 }
 
 iq_status iq_program_plan(iq_program *program, iq_error *error) {
@@ -96,6 +108,7 @@ iq_status iq_program_plan(iq_program *program, iq_error *error) {
     for (uint32_t i = 0; i < program->n_op; i++) {
         plan_op(&s, i);
         if (program->ops[i].kind == IQ_OP_ATTENTION) note_attention(program, i);
+        if (program->ops[i].kind == IQ_OP_ROUTE) note_route(program, i);
     }
     program->first_stage[program->n_op] = program->n_stage;
     iq_memory_free(&memory);

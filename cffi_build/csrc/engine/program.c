@@ -41,6 +41,7 @@ static void bind_weights(iq_program *p, const iq_weight *weights) {
             .type = w->type,
             .n_rows = w->n_rows,
             .n_cols = w->n_cols,
+            .n_expert = (uint32_t)w->n_expert,
             .row_bytes = iq_row_bytes(w->type, w->n_cols),
             .decode = iq_format_row(w->type)->decode,
             .kernels = iq_format_kernels_find(p->kernels, w->type),

@@ -6,11 +6,13 @@
 #include "kernel/kernels.h"
 
 #define IQ_MAX_HEAD_DIM 512
+#define IQ_MAX_EXPERTS 4096
 
 typedef struct {
     const uint8_t *data;
     int32_t type;
-    size_t n_rows, n_cols, row_bytes;
+    size_t n_rows, n_cols, row_bytes; /* of one matrix, if it has experts */
+    uint32_t n_expert;
     iq_decode_fn decode;
     const iq_format_kernels *kernels; /* NULL if the table does not multiply this type */
     float *vector;                    /* aligned copy where an op uses it as a vector (norm, bias, frequencies) */
@@ -28,6 +30,9 @@ typedef enum {
     IQ_STAGE_KV_STORE,
     IQ_STAGE_ATTEND,
     IQ_STAGE_ADD,
+    IQ_STAGE_ROUTE,
+    IQ_STAGE_DEAL,
+    IQ_STAGE_COLLECT,
     IQ_STAGE_QUANTIZE,
 } iq_stage_kind;
 
@@ -56,6 +61,7 @@ struct iq_program {
     iq_kv_shape *layers;
     uint32_t n_op_caching; /* the KV cache is complete after so many ops */
     uint32_t max_group;    /* most query heads that share a KV head */
+    uint32_t max_expert, max_used; /* most experts of a ROUTE, and most that a token uses; 0 without */
 };
 
 /* Where an op stands in error messages. */
@@ -71,5 +77,10 @@ iq_status iq_program_plan(iq_program *program, iq_error *error);
 IQ_INLINE size_t iq_q8_blocks(size_t n_cols) { return (n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK; }
 
 IQ_INLINE bool iq_op_is_matmul(int32_t kind) { return kind == IQ_OP_MATMUL || kind == IQ_OP_GATED_MATMUL; }
+
+/* How many of dst an op fills. */
+IQ_INLINE int iq_op_results(const iq_op *op) {
+    return op->kind == IQ_OP_MATMUL ? op->n : op->kind == IQ_OP_ROUTE ? 2 : 1;
+}
 
 #endif

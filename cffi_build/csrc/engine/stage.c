@@ -10,6 +10,7 @@ uint32_t iq_stage_prepare(iq_context *context, const iq_stage *stage) {
     case IQ_STAGE_MATMUL:
     case IQ_STAGE_GATED_MATMUL: return iq_matmul_prepare(context);
     case IQ_STAGE_ATTEND: return iq_attend_prepare(context);
+    case IQ_STAGE_ROUTE: return 1;
     default: return iq_rows_prepare(context);
     }
 }
@@ -19,6 +20,7 @@ void iq_stage_chunk(iq_context *context, uint32_t chunk, uint32_t thread) {
     case IQ_STAGE_MATMUL:
     case IQ_STAGE_GATED_MATMUL: iq_matmul_chunk(context, chunk, thread); break;
     case IQ_STAGE_ATTEND: iq_attend_chunk(context, chunk, thread); break;
+    case IQ_STAGE_ROUTE: iq_route(context); break;
     default: iq_rows_chunk(context, chunk); break;
     }
 }

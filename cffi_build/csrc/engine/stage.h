@@ -14,6 +14,12 @@ void iq_stage_chunk(iq_context *context, uint32_t chunk, uint32_t thread);
 uint32_t iq_rows_prepare(iq_context *context);
 void iq_rows_chunk(iq_context *context, uint32_t chunk);
 
+/* stage_experts.c: ROUTE is one chunk; DEAL and COLLECT work row by row; a matmul takes each expert's rows in tiles */
+void iq_route(iq_context *context);
+void iq_deal_row(iq_context *context, const iq_op *op, uint32_t row);
+void iq_collect_row(iq_context *context, const iq_op *op, uint32_t row);
+uint32_t iq_cut_experts(iq_routing *routing, uint32_t rows_per_tile);
+
 /* stage_matmul.c */
 uint32_t iq_matmul_prepare(iq_context *context);
 void iq_matmul_chunk(iq_context *context, uint32_t chunk, uint32_t thread);

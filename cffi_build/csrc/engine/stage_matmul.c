@@ -12,7 +12,7 @@
 #define CHUNKS_PER_THREAD 4 /* enough for threads of unequal speed */
 
 typedef struct {
-    uint32_t slot, first_row, n_rows, tile, first_token, n_tokens;
+    uint32_t slot, first_row, n_rows, tile, first_token, n_tokens, expert;
 } matmul_part;
 
 static size_t x_stride(const iq_program_weight *w) {
@@ -39,16 +39,19 @@ static uint64_t total_bytes(const iq_context *c, const iq_stage_run *run) {
 
 static uint64_t decode_rows(const iq_context *c, const iq_stage_run *run) {
     const uint64_t bytes = total_bytes(c, run), rows = total_rows(c, run), row_bytes = bytes / rows + 1;
-    uint64_t chunk = bytes / (c->params.n_threads * CHUNKS_PER_THREAD);
+    uint64_t chunk = bytes * run->n_tiles / (c->params.n_threads * CHUNKS_PER_THREAD);
     if (chunk > MAX_CHUNK_BYTES) chunk = MAX_CHUNK_BYTES;
     if (chunk < MIN_CHUNK_BYTES) chunk = MIN_CHUNK_BYTES;
     return chunk / row_bytes;
 }
 
 static uint64_t prefill_rows(const iq_context *c, const iq_stage_run *run) {
-    const uint64_t n_tile = iq_div_up(run->n_rows, run->tokens_per_tile);
-    const uint64_t rows = total_rows(c, run) * n_tile / (c->params.n_threads * CHUNKS_PER_THREAD);
+    const uint64_t rows = total_rows(c, run) * run->n_tiles / (c->params.n_threads * CHUNKS_PER_THREAD);
     return rows < MAX_ROWS ? rows : MAX_ROWS;
+}
+
+static bool has_experts(const iq_context *c, const iq_stage_run *run) {
+    return c->program->buffers[run->op->src[0]].n_used > 0;
 }
 
 static uint32_t tile_tokens(const iq_context *c, const iq_stage_run *run) {
@@ -60,7 +63,6 @@ static uint32_t tile_tokens(const iq_context *c, const iq_stage_run *run) {
 
 static uint32_t cut_rows(iq_context *c, uint32_t rows_per_chunk) {
     iq_stage_run *run = &c->run;
-    const uint32_t n_tile = iq_div_up(run->n_rows, run->tokens_per_tile);
     run->units_per_chunk = rows_per_chunk;
     run->first_chunk[0] = 0;
     uint64_t n = 0;
@@ -69,13 +71,15 @@ static uint32_t cut_rows(iq_context *c, uint32_t rows_per_chunk) {
         run->first_chunk[i + 1] = (uint32_t)iq_min_size(n, UINT32_MAX);
     }
     run->chunks_per_tile = run->first_chunk[n_ranges(run)];
-    return (uint32_t)iq_min_size(n * n_tile, UINT32_MAX);
+    return (uint32_t)iq_min_size(n * run->n_tiles, UINT32_MAX);
 }
 
 uint32_t iq_matmul_prepare(iq_context *context) {
     iq_stage_run *run = &context->run;
     run->tokens_per_tile = tile_tokens(context, run);
-    const bool decode = run->n_rows <= DECODE_TOKENS;
+    run->n_tiles = has_experts(context, run) ? iq_cut_experts(&context->routing, run->tokens_per_tile)
+                                             : iq_div_up(run->n_rows, run->tokens_per_tile);
+    const bool decode = run->n_rows / run->n_tiles <= DECODE_TOKENS;
     const uint64_t wanted = decode ? decode_rows(context, run) : prefill_rows(context, run);
     uint32_t rows = (uint32_t)iq_round_up(wanted == 0 ? 1 : wanted, ROW_UNIT);
     uint32_t n_chunks;
@@ -90,8 +94,15 @@ static matmul_part part_of(const iq_context *c, const iq_stage_run *run, uint32_
     const size_t n_rows = c->program->weights[run->op->weight[part.slot]].n_rows;
     part.first_row = (at - run->first_chunk[part.slot]) * run->units_per_chunk;
     part.n_rows = (uint32_t)iq_min_size(run->units_per_chunk, n_rows - part.first_row);
-    part.first_token = part.tile * run->tokens_per_tile;
-    part.n_tokens = (uint32_t)iq_min_size(run->tokens_per_tile, run->n_rows - part.first_token);
+    if (has_experts(c, run)) {
+        const iq_expert_tile *tile = &c->routing.tiles[part.tile];
+        part.first_token = tile->first;
+        part.n_tokens = tile->n;
+        part.expert = tile->expert;
+    } else {
+        part.first_token = part.tile * run->tokens_per_tile;
+        part.n_tokens = (uint32_t)iq_min_size(run->tokens_per_tile, run->n_rows - part.first_token);
+    }
     return part;
 }
 
@@ -113,7 +124,7 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
     const iq_op *op = c->run.op;
     const iq_program_weight *w = &c->program->weights[op->weight[slot]];
     w->kernels->matmul(&(iq_matmul_task){
-        .rows = w->data + part->first_row * w->row_bytes,
+        .rows = w->data + (part->expert * w->n_rows + part->first_row) * w->row_bytes,
         .row_bytes = w->row_bytes,
         .n_rows = part->n_rows,
         .n_cols = w->n_cols,

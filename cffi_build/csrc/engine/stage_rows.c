@@ -74,6 +74,10 @@ static void add_row(iq_context *c, const iq_op *op, uint32_t row) {
     c->kernels->add(iq_buffer_row(c, op->src[0], row), n_cols, iq_buffer_row(c, op->dst[0], row));
 }
 
+static bool writes_companions(iq_stage_kind kind) {
+    return kind == IQ_STAGE_RMS_NORM || kind == IQ_STAGE_DEAL || kind == IQ_STAGE_QUANTIZE;
+}
+
 void iq_rows_chunk(iq_context *context, uint32_t chunk) {
     const iq_stage_run *run = &context->run;
     const uint32_t first = chunk * run->units_per_chunk;
@@ -87,10 +91,10 @@ void iq_rows_chunk(iq_context *context, uint32_t chunk) {
         case IQ_STAGE_ROPE: rope_row(context, run->op, row); break;
         case IQ_STAGE_KV_STORE: kv_store_row(context, run->op, row); break;
         case IQ_STAGE_ADD: add_row(context, run->op, row); break;
+        case IQ_STAGE_DEAL: iq_deal_row(context, run->op, row); break;
+        case IQ_STAGE_COLLECT: iq_collect_row(context, run->op, row); break;
         default: break; /* QUANTIZE: the companions below are all of it */
         }
     }
-    if (run->stage->kind == IQ_STAGE_RMS_NORM || run->stage->kind == IQ_STAGE_QUANTIZE) {
-        iq_companion_rows(context, run->stage, first, n);
-    }
+    if (writes_companions(run->stage->kind)) iq_companion_rows(context, run->stage, first, n);
 }

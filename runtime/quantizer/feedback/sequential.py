@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from iqrun import formats
 from iqrun.engine.lowering import NativeProgram
+from iqrun.errors import UnsupportedModelError
 from iqrun.formats import Effort, Format
 from iqrun.program import Op, Program, Weight
 from iqrun.quantizer.feedback.factors import Floats
@@ -60,7 +61,14 @@ class SequentialEncoder:
             chunks: token ids of typical text, ``(n_tokens,)`` each.
             effort: how hard to search.
             n_threads: threads to compute with.
+
+        Raises:
+            UnsupportedModelError: the model has experts.
         """
+        if any(op.kind == "route" for op in program.ops):
+            raise UnsupportedModelError(
+                f"{program.path}: a mixture of experts cannot be calibrated along a text; use an importance matrix"
+            )
         self._program, self.chunks = program, chunks
         self._effort, self._n_threads = effort, n_threads
         self._matrices = {weight.name for op in _matrix_ops(program) for weight in op.weight}

@@ -54,6 +54,8 @@ def find_pairs(program: Program) -> list[Pair]:
 
 def _sources(op: Op) -> Iterator[tuple[Buffer, tuple[str, ...]]]:
     """The buffers that an operation fills with values proportional to something that can be divided."""
+    if any(weight.n_expert for weight in op.weight):
+        return
     if op.kind == "rms_norm" and op.head_dim == op.src[0].n_cols:
         yield op.dst[0], (op.weight[0].name,)
     elif op.kind == "gated_matmul":
