@@ -33,6 +33,7 @@ COMMANDS = {
     "imatrix": "compute an importance matrix from a text",
     "inspect": "show what a GGUF file holds",
     "tokenize": "show the tokens of a text",
+    "fit": "say which types of a model fit here, and how fast they run",
     "bench": "measure prefill and decode speed",
     "perplexity": "measure how well a model predicts a text",
     "compare": "compare the quality and size of several files of a model",

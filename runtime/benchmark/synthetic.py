@@ -101,7 +101,7 @@ def _plan(size: Size, main: Format) -> GGUFPlan:
     plan.set("llama.attention.layer_norm_rms_epsilon", 1e-5, ValueType.FLOAT32)
     _add_vocabulary(plan, size.n_vocab)
     shapes = GGUFPlan()  # the tensors as a recipe wants to see them
-    for name, shape in _shapes(size):
+    for name, shape in tensor_shapes(size):
         tensor = shapes.add_tensor(name, shape, FORMATS["F32"].id)
         plan.add_tensor(name, shape, _format(tensor, main, size.tied).id)
     return plan
@@ -133,7 +133,7 @@ def _add_vocabulary(plan: GGUFPlan, n_vocab: int) -> None:
     plan.set(keys.EOS_TOKEN_ID, 2, ValueType.UINT32)
 
 
-def _shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensor_shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape (row length first) of every tensor."""
     n_embd, n_kv = size.n_embd, size.n_embd // size.n_head * size.n_head_kv
     yield "token_embd.weight", (n_embd, size.n_vocab)

@@ -1,0 +1,67 @@
+"""What this machine has for running a model, measured in about two seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+
+from iqrun import machine
+from iqrun.benchmark.timing import read_bandwidth
+from iqrun.errors import IqrunError
+from iqrun.fitting.disk import read_speed
+from iqrun.fitting.kernels import seconds_per_weight
+from iqrun.formats import FORMATS
+
+_READ_BYTES = 256 << 20  # larger than caches are
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A machine.
+
+    Attributes:
+        cpu: the processor's name; isa: the instruction set in use.
+        n_threads: threads that will compute.
+        free_memory: bytes that can be used without swapping, within the limit of the control group.
+        read_bandwidth: bytes per second that these threads read from memory together.
+        disk_speed: bytes per second of large direct reads, or None if it could not be measured.
+        seconds_per_weight: by type, of one thread, when memory does not limit it.
+    """
+
+    cpu: str
+    isa: str
+    n_threads: int
+    free_memory: int
+    read_bandwidth: float
+    disk_speed: float | None
+    seconds_per_weight: Mapping[str, float]
+
+
+def measure_board(
+    path: str | PathLike[str] | None = None, *, n_threads: int | None = None, free_memory: int | None = None
+) -> Board:
+    """Measures this machine.
+
+    Args:
+        path: a file on the disk that matters; by default one in the temporary folder.
+        n_threads: threads that will compute; by default as for a model.
+        free_memory: bytes to reckon with; by default what is free.
+
+    Raises:
+        IqrunError: this system does not tell how much memory is free.
+    """
+    info = machine.cpu_info()
+    free = machine.available_memory() if free_memory is None else free_memory
+    if free is None:
+        raise IqrunError("this system does not tell how much memory is free: give --memory")
+    threads = info["n_cores"] if n_threads is None else n_threads
+    return Board(
+        cpu=info["model"],
+        isa=info["isa"],
+        n_threads=threads,
+        free_memory=free,
+        read_bandwidth=read_bandwidth(threads, _READ_BYTES),
+        disk_speed=read_speed(path),
+        seconds_per_weight={name: seconds_per_weight(format_) for name, format_ in FORMATS.items()},
+    )
