@@ -11,6 +11,9 @@ from iqrun import native
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
+_FAST_SHARE = (
+    0.7  # of the fastest core's speed: less is another kind of core, not a boost that varies from core to core
+)
 
 
 class CpuInfo(TypedDict):
@@ -37,11 +40,13 @@ def cpu_info() -> CpuInfo:
 
 
 def physical_cores(cpus: Path = _CPUS, cgroup: Path = _CGROUP) -> int:
-    """Physical cores that this process may run on: two threads of one core gain nothing when both multiply.
+    """Fast physical cores that this process may run on: two threads of one core gain nothing when both multiply.
 
-    Respects the affinity mask and the CPU quota of the control group.
+    On a processor with several kinds of cores only the fast ones count: memory, which sets the pace, is read by them as
+    fast, with less power. Respects the affinity mask and the CPU quota of the control group. Memory pressure
+    takes no core away: a stage waits for work, not for threads, so a core that the system needs is given up at once.
     """
-    allowed = _allowed_cpus()
+    allowed = _fast_cpus(_allowed_cpus(), cpus)
     cores = {_siblings(cpus / f"cpu{cpu}") or str(cpu) for cpu in allowed}
     quota = _cpu_quota(cgroup)
     return max(1, len(cores) if quota is None else min(len(cores), quota))
@@ -60,6 +65,28 @@ def _allowed_cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
+
+
+def _fast_cpus(allowed: set[int], cpus: Path) -> set[int]:
+    """Those of the fastest kind, as far as the system tells kinds apart.
+
+    Linux tells a relative capacity (ARM), lists the kinds of a hybrid Intel processor, or tells the highest frequency.
+    """
+    atoms = allowed & _cpu_list(_read(cpus.parent.parent / "cpu_atom" / "cpus") or "")
+    if atoms:
+        return (allowed - atoms) or allowed
+    for file in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        speeds = {cpu: _read_int(cpus / f"cpu{cpu}" / file) or 0 for cpu in allowed}
+        if min(speeds.values(), default=0) > 0:
+            return {cpu for cpu, speed in speeds.items() if speed >= _FAST_SHARE * max(speeds.values())}
+    return allowed
+
+
+def _cpu_list(text: str) -> set[int]:
+    """The numbers of a list such as ``0-3,8``; what is no number is left out."""
+    ranges = [part.split("-") for part in text.split(",")]
+    numbers = [[int(end) for end in ends] for ends in ranges if all(end.strip().isdigit() for end in ends)]
+    return {cpu for ends in numbers for cpu in range(ends[0], ends[-1] + 1)}
 
 
 def _siblings(cpu: Path) -> str | None:

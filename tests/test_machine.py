@@ -34,6 +34,45 @@ def test_physical_cores(
     assert machine.physical_cores(fake_cpus(tmp_path, siblings), tmp_path / "none") == cores
 
 
+def fake_files(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + "\n")
+
+
+def speeds(file: str, values: list[int]) -> dict[str, str]:
+    return {f"system/cpu/cpu{cpu}/{file}": str(value) for cpu, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed", "cores"),
+    [
+        (speeds("cpu_capacity", [414, 414, 414, 414, 1024, 1024]), range(6), 2),  # RK3399
+        (
+            speeds("cpu_capacity", [290, 290, 290, 290, 890, 890, 890, 1024]),
+            range(8),
+            4,
+        ),  # a phone: the prime core counts
+        (speeds("cpu_capacity", [414, 414, 1024, 1024]), [0, 1], 2),  # only slow ones are allowed
+        (speeds("cpu_capacity", [1024] * 4), range(4), 4),  # Raspberry Pi
+        (speeds("cpufreq/cpuinfo_max_freq", [1800000, 1800000, 3000000, 3000000]), range(4), 2),
+        (speeds("cpufreq/cpuinfo_max_freq", [5000000, 5000000, 5300000, 5300000]), range(4), 4),  # favoured cores
+        (speeds("cpufreq/cpuinfo_max_freq", [1800000, 1800000, 3000000]), range(4), 4),  # one says nothing
+        ({"cpu_core/cpus": "0-3", "cpu_atom/cpus": "4-7"}, range(8), 4),  # hybrid Intel
+        ({"cpu_core/cpus": "0-3", "cpu_atom/cpus": "4-7"}, [5, 6], 2),
+        ({"cpu_core/cpus": "0-3", "cpu_atom/cpus": "4,6-7"}, range(8), 5),
+        ({"cpu_atom/cpus": "nonsense-"}, range(3), 3),
+    ],
+)
+def test_only_fast_cores_count(
+    files: dict[str, str], allowed: list[int], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several kinds the fast ones, by capacity, Intel's kinds, or frequency; never none."""
+    fake_files(tmp_path / "devices", files)
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: set(allowed))
+    assert machine.physical_cores(tmp_path / "devices" / "system" / "cpu", tmp_path / "none") == cores
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
