@@ -186,6 +186,19 @@ def test_one_token_gives_the_same_alone_and_in_a_batch(name: str, isa: str) -> N
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", FLOAT_TYPES)
+def test_float_weights_give_the_same_bits_for_any_number_of_tokens(name: str, isa: str) -> None:
+    """Also where the columns are taken in several parts, the last of them odd: sums run over them in one order."""
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((14, 2061)).astype(np.float32)
+    rows = random_rows(name, 13, 2061, rng)
+    assert_product(isa, name, rows, x)
+    whole = matmul(isa, name, rows, x)
+    for n_tokens in (1, 2, 3, 4, 5, 9):
+        assert np.array_equal(matmul(isa, name, rows, x[:n_tokens]), whole[:n_tokens])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_the_way_rows_are_dealt_does_not_change_results(isa: str) -> None:
     """Any split of the rows gives the same bits: threads may take any number of them."""
     rng = np.random.default_rng(6)

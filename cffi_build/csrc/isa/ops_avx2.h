@@ -96,6 +96,26 @@ IQ_INLINE __m256 scale2_half(__m256 a, __m256 n) {
 }
 IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) { return F32X16_MAP2(scale2_half, a, n); }
 
+/* ---- a register of floats: what sums of float weights are made of ----------------------------------------------- */
+
+#define F32V 8
+
+typedef __m256 f32v;
+
+IQ_INLINE f32v f32v_zero(void) { return _mm256_setzero_ps(); }
+IQ_INLINE f32v f32v_load(const void *p) { return _mm256_loadu_ps((const float *)p); }
+IQ_INLINE f32v f32v_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+IQ_INLINE f32v f32v_load_bf16(const void *p) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+IQ_INLINE f32v f32v_fma(f32v a, f32v b, f32v c) { return _mm256_fmadd_ps(a, b, c); } /* a * b + c */
+IQ_INLINE float f32v_reduce_add(f32v a) {
+    const __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 y = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+
 /* ---- 16 int32 --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -226,17 +246,27 @@ IQ_INLINE lut64 lut64_s8(const int8_t *t) {
     return (lut64){{lut16_u7(t), lut16_u7(t + 16), lut16_u7(t + 32), lut16_u7(t + 48)}};
 }
 IQ_INLINE __m256i lookup16(__m256i index, lut16 t) { return _mm256_shuffle_epi8(t, index); }
-/* Bit 4 moved to the sign chooses between the halves; vpshufb itself ignores bits 4 to 6. */
-IQ_INLINE __m256i lookup32(__m256i index, lut32 t) {
-    return _mm256_blendv_epi8(lookup16(index, t.t[0]), lookup16(index, t.t[1]), _mm256_slli_epi16(index, 3));
+/* Bit `at` of `high`, moved to the sign, chooses between the halves; vpshufb itself ignores bits 4 to 6 of `low`. */
+IQ_INLINE __m256i lookup32(__m256i low, __m256i high, int at, lut32 t) {
+    return _mm256_blendv_epi8(lookup16(low, t.t[0]), lookup16(low, t.t[1]), _mm256_slli_epi16(high, 7 - at));
 }
-IQ_INLINE __m256i lookup64(__m256i index, lut64 t) {
-    const __m256i low = lookup32(index, (lut32){{t.t[0], t.t[1]}}), high = lookup32(index, (lut32){{t.t[2], t.t[3]}});
-    return _mm256_blendv_epi8(low, high, _mm256_slli_epi16(index, 2));
+IQ_INLINE __m256i lookup64(__m256i low, __m256i high, int at, lut64 t) {
+    const __m256i first = lookup32(low, high, at, (lut32){{t.t[0], t.t[1]}});
+    const __m256i second = lookup32(low, high, at, (lut32){{t.t[2], t.t[3]}});
+    return _mm256_blendv_epi8(first, second, _mm256_slli_epi16(high, 6 - at));
 }
 IQ_INLINE lanes64 v_lut16(lut16 t, lanes64 index) { return LANES64_MAP(lookup16, index, t); }
-IQ_INLINE lanes64 v_lut32(lut32 t, lanes64 index) { return LANES64_MAP(lookup32, index, t); }
-IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 index) { return LANES64_MAP(lookup64, index, t); }
+IQ_INLINE lanes64 v_lut32(lut32 t, lanes64 index) {
+    return LANES64(lookup32(index.v[0], index.v[0], 4, t), lookup32(index.v[1], index.v[1], 4, t));
+}
+/* Through the nibbles `low` and one or two bits of `high` from bit `at` on, without making an index first. */
+#define LUT_JOINED 1
+IQ_INLINE lanes64 v_lut32_joined(lut32 t, lanes64 low, lanes64 high, int at) {
+    return LANES64(lookup32(low.v[0], high.v[0], at, t), lookup32(low.v[1], high.v[1], at, t));
+}
+IQ_INLINE lanes64 v_lut64_joined(lut64 t, lanes64 low, lanes64 high, int at) {
+    return LANES64(lookup64(low.v[0], high.v[0], at, t), lookup64(low.v[1], high.v[1], at, t));
+}
 
 /* ---- dot products ----------------------------------------------------------------------------------------------- */
 
@@ -361,7 +391,7 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
  * are as many instructions as the byte route with signs.
  * A unit is 16 rows x columns 0, 1, then 16 rows x columns 2, 3. */
 #define TILE_UNIT 128
-#define TILE_TOKENS 2
+#define TILE_TOKENS 4
 #define TILE_X_BYTES 2
 
 typedef struct {

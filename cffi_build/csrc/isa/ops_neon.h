@@ -101,6 +101,21 @@ IQ_INLINE float32x4_t scale2_quarter(float32x4_t a, float32x4_t n) {
 }
 IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) { return (f32x16)V4_MAP2(scale2_quarter, a, n); }
 
+/* ---- a register of floats: what sums of float weights are made of ----------------------------------------------- */
+
+#define F32V 4
+
+typedef float32x4_t f32v;
+
+IQ_INLINE f32v f32v_zero(void) { return vdupq_n_f32(0.0f); }
+IQ_INLINE f32v f32v_load(const void *p) { return vld1q_f32((const float *)p); }
+IQ_INLINE f32v f32v_load_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+IQ_INLINE f32v f32v_load_bf16(const void *p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p)), 16));
+}
+IQ_INLINE f32v f32v_fma(f32v a, f32v b, f32v c) { return vfmaq_f32(c, a, b); } /* a * b + c */
+IQ_INLINE float f32v_reduce_add(f32v a) { return vaddvq_f32(a); }
+
 /* ---- 16 int32 --------------------------------------------------------------------------------------------------- */
 
 typedef struct {

@@ -12,8 +12,8 @@ IQ_TARGET_BEGIN("avx2,fma,f16c")
 #define KERNEL_ISA "avx2"
 #define KERNELS iq_kernels_avx2
 #define GEMV_TOKENS 4
-#define FLOAT_ROWS 2
-#define FLOAT_TOKENS 2
+#define FLOAT_ROWS 3
+#define FLOAT_TOKENS 4
 
 #include "kernel/kernel_body.inc.h"
 

@@ -11,8 +11,8 @@
 #define KERNEL_ISA "neon"
 #define KERNELS iq_kernels_neon
 #define GEMV_TOKENS 4
-#define FLOAT_ROWS 2
-#define FLOAT_TOKENS 2
+#define FLOAT_ROWS 4
+#define FLOAT_TOKENS 4
 
 #include "kernel/kernel_body.inc.h"
 

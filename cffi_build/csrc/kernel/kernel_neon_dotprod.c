@@ -17,8 +17,8 @@ IQ_TARGET_BEGIN("arch=armv8.2-a+dotprod")
 #define KERNEL_ISA "neon_dotprod"
 #define KERNELS iq_kernels_neon_dotprod
 #define GEMV_TOKENS 4
-#define FLOAT_ROWS 2
-#define FLOAT_TOKENS 2
+#define FLOAT_ROWS 4
+#define FLOAT_TOKENS 4
 
 #include "kernel/kernel_body.inc.h"
 

@@ -15,6 +15,6 @@
 #define KERNELS iq_kernels_portable
 #define GEMV_TOKENS 4
 #define FLOAT_ROWS 2
-#define FLOAT_TOKENS 2
+#define FLOAT_TOKENS 4
 
 #include "kernel/kernel_body.inc.h"

@@ -84,15 +84,20 @@ IQ_INLINE lanes64 index_nibbles(lanes64 bytes, int chunk) {
 }
 IQ_INLINE lanes64 codes_nibbles(lanes64 bytes, int chunk) { return chunk % 2 ? v_high4(bytes) : v_low4(bytes); }
 
-/* A fifth bit for NIBBLE32: bit G of qh[j] is that of weight 32G + j. Brought to bit 4; other bits are undefined. */
-IQ_INLINE lanes64 fifth_bits(const uint8_t *qh, int chunk) {
-    const lanes64 high = v_load32_twice(qh, 2); /* halves of chunk i of 64 bytes: bits 4i and 4i + 2, + 1 for high */
-    const int bit = 4 * (chunk / 2) + chunk % 2;
-    return bit <= 4 ? v_shl(high, 4 - bit) : v_shr(high, bit - 4);
-}
+/* Fifth bits for NIBBLE32: bit G of qh[j] is that of weight 32G + j. They stand at bit fifth_bit(chunk) of the result. */
+IQ_INLINE int fifth_bit(int chunk) { return 4 * (chunk / 2) + chunk % 2; }
+IQ_INLINE lanes64 fifth_bits(const uint8_t *qh) { return v_load32_twice(qh, 2); } /* of the second half: 2 bits on */
+IQ_INLINE lanes64 to_bit4(lanes64 a, int bit) { return bit <= 4 ? v_shl(a, 4 - bit) : v_shr(a, bit - 4); }
 
-/* Bit by bit: low nibbles from a, the rest from b, as an index of 5 or 6 bits. */
-IQ_INLINE lanes64 index_joined(lanes64 nibbles, lanes64 high, int bits) { return v_index(nibbles, 15, high, bits); }
+/* Through tables of 32 or 64: four bits of the index are the nibbles `low`, the rest those of `high` from `at` on. */
+#ifndef LUT_JOINED
+IQ_INLINE lanes64 v_lut32_joined(lut32 t, lanes64 low, lanes64 high, int at) {
+    return v_lut32(t, v_index(low, 15, to_bit4(high, at), 5));
+}
+IQ_INLINE lanes64 v_lut64_joined(lut64 t, lanes64 low, lanes64 high, int at) {
+    return v_lut64(t, v_index(low, 15, to_bit4(high, at), 6));
+}
+#endif
 
 /* ---- scales ----------------------------------------------------------------------------------------------------- */
 

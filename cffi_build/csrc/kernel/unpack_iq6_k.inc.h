@@ -11,8 +11,8 @@ IQ_INLINE lanes64 codes_iq6_k(const uint8_t *block, int chunk) {
     const block_iq6_k *b = (const block_iq6_k *)block;
     const lanes64 low = index_nibbles(v_load(b->qs + 64 * (chunk / 2)), chunk);
     /* upper two bits: at 0..1 and 4..5 of qh for low nibbles, at 2..3 and 6..7 for high nibbles */
-    const lanes64 high = v_shl(v_load32_twice(b->qh + 32 * (chunk / 2), 4), chunk % 2 ? 2 : 4);
-    return v_lut64(lut64_s8(iq6_values), index_joined(low, high, 6));
+    const lanes64 high = v_load32_twice(b->qh + 32 * (chunk / 2), 4);
+    return v_lut64_joined(lut64_s8(iq6_values), low, high, chunk % 2 ? 2 : 0);
 }
 static const unpacker unpacker_iq6_k = {
     sizeof(block_iq6_k), 0, order_iq6_k, CODES_S8, false, false, row_scale_none, scales_iq6_k, codes_iq6_k};
