@@ -30,12 +30,14 @@ class Peer:
         folder: where files are made; those that are there already are not made again.
         n_ctx: tokens per chunk.
         n_threads: threads that compute.
+        n_chunks: how much of a text to measure on; -1 = all of it.
     """
 
     tools: Path
     folder: Path
     n_ctx: int
     n_threads: int
+    n_chunks: int = -1
 
     def imatrix(self, model: Path, text: Path) -> Path:
         """Its importance matrix of a text."""
@@ -74,7 +76,8 @@ class Peer:
         return target
 
     def _perplexity(self, model: Path, text: Path, *more: object) -> str:
-        return self._run("llama-perplexity", "-m", model, "-f", text, "-c", self.n_ctx, "-t", self.n_threads, *more)
+        words = ("-m", model, "-f", text, "-c", self.n_ctx, "-t", self.n_threads, "--chunks", self.n_chunks)
+        return self._run("llama-perplexity", *words, *more)
 
     def _run(self, tool: str, *words: object) -> str:
         command = [str(self.tools / tool), *map(str, words)]
