@@ -1,75 +1,73 @@
 #!/usr/bin/env bash
-# Runs the test suite of an aarch64 build under emulation, as a Raspberry Pi 5 and as a Raspberry Pi 4.
+# Installs an aarch64 wheel into an emulated CPython and runs the test suite, as a Raspberry Pi 5 and as a Raspberry Pi 4.
 #
-#   tests/aarch64/run.sh [CACHE_FOLDER] [PYTEST_ARGUMENT...]
+#   tests/aarch64/run.sh WHEEL [PYTEST_ARGUMENT...]        WHEEL as tools/build_wheels.py made it
 #
-# Needs Debian's qemu-user, gcc-aarch64-linux-gnu, and arm64 as a foreign architecture of apt:
-#   dpkg --add-architecture arm64 && apt-get update && apt-get install qemu-user gcc-aarch64-linux-gnu
-# A whole arm64 CPython is unpacked into CACHE_FOLDER (default: build/aarch64), never installed on this system.
-# CPUS="cortex-a76 cortex-a72" and TESTS="..." choose other cores and other tests. The kernels have a faster way:
-# tests/c/run.sh runs them on both cores without Python.
+# pip takes the wheel and what it depends on as it would on a Raspberry Pi OS of 2023 (Debian 12: CPython 3.11, glibc 2.36).
+# The output of each test file is kept (run_files.py beside this script): CACHE/logs/CORE/NAME.log or NAME.failed. The whole
+# suite takes hours, and may be interrupted and taken up.
+#
+# CPUS="cortex-a76 cortex-a72", TESTS="tests/test_*.py ..." and CACHE=build/aarch64 choose cores, tests and the folder.
+# The kernels have a faster way: tests/c/run.sh runs them on both cores without Python.
+#
+# Needs Debian's qemu-user and, to fetch the packages of an arm64 CPython, apt and a network. They are unpacked into CACHE,
+# never installed on this system. When the wheel changes, remove CACHE/site and CACHE/logs.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${1:-$root/build/aarch64}
-shift || true
+wheel=$(realpath "$1")
+shift
+cache=${CACHE:-$root/build/aarch64}
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 sysroot=$cache/sysroot
 site=$cache/site
 python=${PYTHON:-python3}
 
-packages=(python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libpython3.11-dev
+packages=(python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib
     libc6 libgcc-s1 libstdc++6 libbz2-1.0 libcrypt1 libexpat1 libffi8 liblzma5 libncursesw6 libreadline8
     libsqlite3-0 libssl3 libtinfo6 libuuid1 libzstd1 zlib1g)
 
+# apt with lists, cache and architecture of its own: this system's stay as they are.
+apt_arm64() {
+    apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::Lists="$cache/apt" \
+        -o Dir::Cache="$cache/apt" -o Dir::State::status=/dev/null -o APT::Sandbox::User=root "$@"
+}
+
 unpack_python() {
     [ -x "$sysroot/usr/bin/python3.11" ] && return
-    mkdir -p "$cache/debs" "$sysroot"
-    (cd "$cache/debs" && apt-get -qq download "${packages[@]/%/:arm64}")
+    mkdir -p "$cache/apt/partial" "$cache/apt/archives/partial" "$cache/debs" "$sysroot"
+    (cd "$cache/debs" && apt_arm64 update && apt_arm64 download "${packages[@]}")
     for deb in "$cache"/debs/*.deb; do dpkg-deb -x "$deb" "$sysroot"; done
 }
 
-unpack_wheels() {
-    [ -d "$site/numpy" ] && return
-    "$python" -m pip -q download --dest "$cache/wheels" --only-binary=:all: --implementation cp --python-version 3.11 \
-        --abi cp311 --abi abi3 --abi none --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
-        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-        cffi numpy jinja2 sentencepiece tokenizers prompt_toolkit platformdirs pytest hypothesis gguf pexpect pyte
-    for wheel in "$cache"/wheels/*.whl; do "$python" -m zipfile -e "$wheel" "$site"; done
-}
-
-# The package as setuptools would lay it out, with the extension cross-compiled from the same sources and flags.
-build_package() {
-    local package=$cache/build/iqrun
-    rm -rf "$cache/build" && mkdir -p "$cache/build" && cp -r "$root/runtime" "$package"
-    cp -r "$root/models" "$package/models" && cp -r "$root/cli" "$package/cli"
-    rm -f "$package"/*.so
-    (cd "$root" && PYTHONPATH=cffi_build "$python" -c "
-import shlex, sys, build
-build.ffibuilder.emit_c_code(sys.argv[1])
-print(shlex.join(build.compile_args() + build.sources()))" "$cache/_native.c" >"$cache/arguments")
-    (cd "$root" && eval "aarch64-linux-gnu-gcc -shared -fPIC -DPy_LIMITED_API=0x030a0000 \
-        -I'$sysroot/usr/include/python3.11' -I'$sysroot/usr/include' -Icffi_build/include -Icffi_build/csrc \
-        $(tail -n 1 "$cache/arguments") '$cache/_native.c' -lm -o '$package/_native.abi3.so'")
+install_wheel() {
+    [ -d "$site/iqrun" ] && return
+    local platforms=()
+    for minor in {17..36}; do platforms+=(--platform "manylinux_2_${minor}_aarch64"); done
+    "$python" -m pip -q install --target "$site" --only-binary=:all: --implementation cp --python-version 3.11 \
+        --abi cp311 --abi abi3 --abi none "${platforms[@]}" --platform manylinux2014_aarch64 "${wheel}[test]"
 }
 
 # An emulated interpreter that starts itself emulated: what it believes to be sys.executable is this script.
 write_interpreter() {
     cat >"$cache/python" <<SCRIPT
 #!/bin/sh
-export PYTHONPATH="\$PYTHONPATH:$cache/build:$site" PYTHONHOME="$sysroot/usr" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="\$PYTHONPATH:$site" PYTHONHOME="$sysroot/usr" PYTHONDONTWRITEBYTECODE=1
 exec qemu-aarch64 -0 "$cache/python" -L "$sysroot" -cpu "\$EMULATED_CPU" "$sysroot/usr/bin/python3.11" "\$@"
 SCRIPT
     chmod +x "$cache/python"
 }
 
 unpack_python
-unpack_wheels
-build_package
+install_wheel
 write_interpreter
-read -r -a tests <<<"${TESTS:-tests/test_formats.py tests/test_quantize_rows.py tests/test_engine.py tests/test_model.py}"
+cd "$root"
+read -r -a tests <<<"$(echo ${TESTS:-tests/test_*.py tests/hostile/test_*.py})"
+failures=0
 for cpu in ${CPUS:-cortex-a76 cortex-a72}; do
     echo "== $cpu"
-    (cd "$root" && EMULATED_CPU=$cpu "$cache/python" -m pytest -p no:cacheprovider "${tests[@]}" "$@")
+    EMULATED_CPU=$cpu OPENBLAS_NUM_THREADS=1 "$cache/python" tests/aarch64/run_files.py \
+        "$cache/logs/$cpu" "${tests[@]}" -- "$@" || failures=1
 done
+exit "$failures"
