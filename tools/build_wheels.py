@@ -1,7 +1,7 @@
 """Builds the wheels for Linux on an x86-64 machine: for x86-64 and, by cross-compilation, for 64-bit ARM.
 
     python3 -m venv build/wheels && build/wheels/bin/pip install -r tools/wheel-requirements.txt
-    build/wheels/bin/python tools/build_wheels.py [--out dist] [x86_64] [aarch64]
+    build/wheels/bin/python tools/build_wheels.py [--out dist] [--only x86_64]
 
 gcc compiles (its code is faster than clang's, docs/performance.md), zig links: its linker knows the symbols of every
 glibc, so the wheels run on systems far older than this one. Needs gcc and, for aarch64, aarch64-linux-gnu-gcc.
@@ -84,7 +84,7 @@ def build_in_child(machine: str, sdist: Path, out: Path) -> Path:
     """One wheel, checked."""
     with tempfile.TemporaryDirectory() as scratch:
         source, headers = unpack(sdist, Path(scratch) / "source"), copy_python_headers(Path(scratch) / "headers")
-        arguments = [machine, "--from", str(source), "--headers", str(headers), "--out", str(out)]
+        arguments = ["--only", machine, "--from", str(source), "--headers", str(headers), "--out", str(out)]
         log = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
     if log.returncode:
         sys.exit(f"the wheel for {machine} could not be built:\n{log.stdout[-4000:]}{log.stderr[-4000:]}")
@@ -96,20 +96,20 @@ def build_in_child(machine: str, sdist: Path, out: Path) -> Path:
 def main() -> None:
     """Source distribution first, then a wheel for each machine that was named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("machines", nargs="*", choices=[*COMPILERS, []], default=list(COMPILERS))
-    parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--only", choices=COMPILERS, help="not both")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the files")
     parser.add_argument("--from", dest="source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--headers", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.source:
-        print(build_wheel(options.machines[0], options.source, options.headers, options.out))
+        print(build_wheel(options.only, options.source, options.headers, options.out))
         return
     os.umask(0o022)
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_time())
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     sdist = build_sdist(out)
-    for machine in options.machines:
+    for machine in [options.only] if options.only else COMPILERS:
         wheel = build_in_child(machine, sdist, out)
         print(f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.name}", flush=True)
 

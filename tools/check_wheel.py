@@ -3,7 +3,7 @@
     python tools/check_wheel.py WHEEL...
 
 The name says: machine, oldest glibc, CPython's stable ABI. The extension in it must be of that machine, ask for no
-newer glibc symbol, no other library than those of every Linux, and nothing else but Python's own symbols. Needs readelf.
+newer glibc symbol, no other library than those of every Linux, and nothing else but Python's symbols. Needs readelf.
 """
 
 from __future__ import annotations
