@@ -7,7 +7,9 @@ No instruction-set flags: each kernel file opens its own target region, and one 
 from __future__ import annotations
 
 import os
+import platform
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -17,6 +19,17 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 INCLUDE = HERE / "include"
 CSRC = HERE / "csrc"
+
+
+def refusal(pointer_bytes: int, machine: str) -> str | None:
+    """Why iqrun cannot be built for an interpreter with such pointers, on such a machine; None where it can."""
+    if pointer_bytes == 8:
+        return None
+    return (
+        f"iqrun needs a 64-bit Python, and this one is {8 * pointer_bytes}-bit (on {machine}): it maps whole models "
+        "into memory. On a Raspberry Pi 3, 4, 5 or Zero 2 install the 64-bit Raspberry Pi OS, which Raspberry Pi "
+        'Imager lists as "Raspberry Pi OS (64-bit)"; elsewhere a 64-bit system with a 64-bit Python.'
+    )
 
 
 def cdef_from_header(header: str) -> str:
@@ -38,8 +51,6 @@ def headers() -> list[str]:
 
 def compile_args() -> list[str]:
     """C11, optimised, no silent FMA contraction: SIMD and portable differ by summation order only."""
-    if sys.platform == "win32":
-        return ["/std:c11", "/O2", "/experimental:c11atomics"]
     args = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
     args += ["-Wall", "-Wextra"]
     sanitize = os.environ.get("IQRUN_SANITIZE")
@@ -48,12 +59,19 @@ def compile_args() -> list[str]:
     return args
 
 
+def libraries() -> list[str]:
+    """The mathematics library, which Windows has in its C library; there python3.dll, which all versions share."""
+    return ["python3"] if sys.platform == "win32" else ["m"]
+
+
 def link_args() -> list[str]:
     """Flags for the linker, including the sanitizers' run-time when one is asked for."""
     sanitize = os.environ.get("IQRUN_SANITIZE")
-    args = [] if sys.platform == "win32" else ["-pthread"]
-    return args + ([f"-fsanitize={sanitize}"] if sanitize else [])
+    return ["-pthread"] + ([f"-fsanitize={sanitize}"] if sanitize else [])
 
+
+if refused := refusal(struct.calcsize("P"), platform.machine()):
+    raise SystemExit(refused)
 
 ffibuilder = FFI()
 ffibuilder.cdef(cdef_from_header((INCLUDE / "iqrun.h").read_text(encoding="utf-8")))
@@ -65,6 +83,6 @@ ffibuilder.set_source(
     include_dirs=[INCLUDE.relative_to(ROOT).as_posix(), CSRC.relative_to(ROOT).as_posix()],
     extra_compile_args=compile_args(),
     extra_link_args=link_args(),
-    libraries=[] if sys.platform == "win32" else ["m"],
+    libraries=libraries(),
     py_limited_api=True,
 )

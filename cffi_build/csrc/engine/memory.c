@@ -1,12 +1,17 @@
 #define _DEFAULT_SOURCE 1 /* _SC_PHYS_PAGES */
 #include "engine/memory.h"
 
-#include <stdlib.h>
+#if defined(_WIN32)
+#include <windows.h>
+#else
 #include <unistd.h>
+#endif
+
+#include "base/aligned.h"
 
 /* In front of every item; its size keeps the item aligned. */
 typedef struct {
-    alignas(64) void *older;
+    alignas(IQ_ALIGNMENT) void *older;
 } item_header;
 
 uint64_t iq_add_u64(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
@@ -28,7 +33,7 @@ static uint64_t count_item(iq_memory *memory, uint64_t count, uint64_t size) {
 void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
     const uint64_t whole = count_item(memory, count, size);
     if (memory->counting || memory->failed) return NULL;
-    item_header *item = whole != 0 ? aligned_alloc(alignof(item_header), whole) : NULL;
+    item_header *item = whole != 0 ? iq_aligned_alloc(whole) : NULL;
     if (!item) {
         memory->failed = true;
         return NULL;
@@ -48,11 +53,22 @@ void iq_memory_free(iq_memory *memory) {
     while (memory->newest) {
         item_header *item = memory->newest;
         memory->newest = item->older;
-        free(item);
+        iq_aligned_free(item);
     }
 }
+
+#if defined(_WIN32)
+
+uint64_t iq_physical_memory(void) {
+    MEMORYSTATUSEX status = {.dwLength = sizeof status};
+    return GlobalMemoryStatusEx(&status) ? status.ullTotalPhys : UINT64_MAX;
+}
+
+#else
 
 uint64_t iq_physical_memory(void) {
     const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     return pages <= 0 || page_bytes <= 0 ? UINT64_MAX : iq_mul_u64((uint64_t)pages, (uint64_t)page_bytes);
 }
+
+#endif

@@ -4,9 +4,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <unistd.h>
 
+#include "base/aligned.h"
 #include "engine/wait.h"
 
 /* The chunks of a stage are cut into one contiguous range per thread, so that each thread streams neighbouring rows;
@@ -170,6 +170,12 @@ void iq_pool_run(iq_thread_pool *pool, const iq_pool_work *work) {
     }
 }
 
+#if defined(_WIN32)
+
+static int start_worker(worker *w) { return pthread_create(&w->thread, NULL, worker_main, w); }
+
+#else
+
 /* Signals of the host program are its own business: our threads block them all, but for those that a fault of the
  * thread itself raises. The system ends a process that blocks them, past crash reporters and the map guard. */
 static int start_worker(worker *w) {
@@ -181,6 +187,8 @@ static int start_worker(worker *w) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return failure;
 }
+
+#endif
 
 static iq_status start_workers(iq_thread_pool *pool, iq_error *error) {
     for (uint32_t i = 1; i < pool->n_threads; i++) {
@@ -208,9 +216,9 @@ static void stop_workers(iq_thread_pool *pool) {
 void iq_pool_free(iq_thread_pool *pool) {
     if (!pool) return;
     stop_workers(pool);
-    free(pool->ranges);
-    free(pool->workers);
-    free(pool);
+    iq_aligned_free(pool->ranges);
+    iq_aligned_free(pool->workers);
+    iq_aligned_free(pool);
 }
 
 size_t iq_pool_bytes(uint32_t n_threads) {
@@ -218,15 +226,15 @@ size_t iq_pool_bytes(uint32_t n_threads) {
 }
 
 static iq_thread_pool *allocate_pool(uint32_t n_threads) {
-    iq_thread_pool *pool = aligned_alloc(64, sizeof *pool);
+    iq_thread_pool *pool = iq_aligned_alloc(sizeof *pool);
     if (!pool) return NULL;
     memset(pool, 0, sizeof *pool);
-    pool->ranges = aligned_alloc(64, n_threads * sizeof *pool->ranges);
-    pool->workers = aligned_alloc(64, n_threads * iq_round_up(sizeof *pool->workers, 64));
+    pool->ranges = iq_aligned_alloc(n_threads * sizeof *pool->ranges);
+    pool->workers = iq_aligned_alloc(n_threads * iq_round_up(sizeof *pool->workers, 64));
     if (pool->ranges && pool->workers) return pool;
-    free(pool->ranges);
-    free(pool->workers);
-    free(pool);
+    iq_aligned_free(pool->ranges);
+    iq_aligned_free(pool->workers);
+    iq_aligned_free(pool);
     return NULL;
 }
 
