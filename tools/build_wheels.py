@@ -27,7 +27,7 @@ from check_wheel import check
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILERS = {"x86_64": "gcc", "aarch64": "aarch64-linux-gnu-gcc"}
-GLIBC = "2.17"  # of 2014; zig knows none older for aarch64
+GLIBC = "2.17"  # of 2012, the first one for aarch64
 BUILD_TIME_WITHOUT_GIT = "315532800"  # 1980, when zip's calendar begins
 
 
