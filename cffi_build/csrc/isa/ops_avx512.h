@@ -33,6 +33,19 @@ IQ_INLINE f32x16 f32x16_select_gt(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
 IQ_INLINE float f32x16_reduce_add(f32x16 a) { return _mm512_reduce_add_ps(a); }
+/* out[r] = sum of rows[r], 16 of them: a transposition that adds up on the way. */
+#define ROW_SUMS 16
+IQ_INLINE void row_sums(const f32x16 *rows, float *out) {
+    f32x16 q[4];
+    for (int i = 0; i < 4; i++, rows += 4) {
+        const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[0], rows[1]));
+        const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(rows[2], rows[3]), _mm512_unpackhi_ps(rows[2], rows[3]));
+        q[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee)); /* 4 rows in each lane */
+    }
+    const __m512 a = _mm512_add_ps(_mm512_shuffle_f32x4(q[0], q[1], 0x88), _mm512_shuffle_f32x4(q[0], q[1], 0xdd));
+    const __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(q[2], q[3], 0x88), _mm512_shuffle_f32x4(q[2], q[3], 0xdd));
+    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)));
+}
 IQ_INLINE float f32x16_reduce_max(f32x16 a) { return _mm512_reduce_max_ps(a); }
 IQ_INLINE f32x16 f32x16_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 IQ_INLINE void f32x16_store_f16(void *p, f32x16 a) {
@@ -173,6 +186,14 @@ IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
+/* A dot64 can be carried on; v_pair_sums: as v_slot_sums, for chunks of pairs a + b and c + d added up before: the sums
+ * of their lanes 4k, 4k + 1 (and 4k + 2, 4k + 3) are those of the pair, how they are shared out is open. */
+#define DOTS_ADD_UP
+IQ_INLINE dot64 v_dot_more(dot64 sum, lanes64 codes, lanes64 q) { return _mm512_dpbusd_epi32(sum, codes, q); }
+IQ_INLINE i32x16 v_pair_sums(dot64 ab, dot64 cd) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
 /* ---- one small integer per slot --------------------------------------------------------------------------------- */
 
 typedef __m512i slots; /* int32 lanes in lane order */
@@ -260,6 +281,7 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
 #define TILE_UNIT 64   /* bytes of 16 rows x 4 columns */
 #define TILE_TOKENS 8  /* 8 int32 and 16 float accumulators of the 32 registers */
 #define TILE_X_BYTES 1 /* bytes per activation as tile_dot reads them */
+#define GEMM_TILES 16  /* what fits into the scratch memory with bytes as codes */
 
 typedef __m512i tile_w;
 typedef const int8_t *tile_x;

@@ -8,7 +8,9 @@
 
 #define TILE_ROWS 16
 #define GEMM_SUPERBLOCKS 2 /* depth and ... */
-#define GEMM_TILES 12      /* ... height of what is unpacked at a time: rests in the second-level cache */
+#ifndef GEMM_TILES
+#define GEMM_TILES 12 /* ... height of what is unpacked at a time: rests in the second-level cache */
+#endif
 
 typedef struct {
     alignas(64) uint8_t codes[IQ_SLOTS][4 * TILE_UNIT]; /* four units per slot */
@@ -82,15 +84,21 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------ */
 
+IQ_INLINE void add_pairs(const int32_t *bias, int apart, int32_t *out) {
+    for (int i = 0; i + apart < IQ_SLOTS; i++) out[i] = bias[i] + bias[i + apart];
+}
+
 IQ_INLINE void pack_token(const iq_q8_block *b, tile_kind kind, int token, panel *out) {
     for (int slot = 0; slot < IQ_SLOTS; slot++) tile_store_x(out->q[IQ_SLOT_LANE(slot)][token], b->q + 16 * slot);
     memcpy(out->d[token], b->d, sizeof b->d);
     memcpy(out->s[token], b->s, sizeof b->s);
     if (!TILE_BIAS) return;
     memcpy(out->bias[token], b->bias, sizeof b->bias);
-    for (int i = 0; kind.wide && i + kind.apart < IQ_SLOTS; i++) {
-        out->pair_bias[token][i] = b->bias[i] + b->bias[i + kind.apart];
-    }
+    if (!kind.wide) return;
+    if (kind.apart == 1)
+        add_pairs(b->bias, 1, out->pair_bias[token]);
+    else
+        add_pairs(b->bias, 4, out->pair_bias[token]);
 }
 
 /* sums[t] += 16 columns of 16 rows times token t; x holds the slot of all tokens */
@@ -251,7 +259,7 @@ static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, 
 
 IQ_INLINE void gemm_shape(const unpacker f, const iq_matmul_task *task) {
     gemm_scratch *scratch = task->scratch;
-    const tile_kind kind = {f.wide, f.has_min, f.order == IQ_ORDER_NIBBLE16 || f.order == IQ_ORDER_PAIRS ? 1 : 4};
+    const tile_kind kind = {f.wide, f.has_min, SLOTS_APART(f.order)};
     const size_t n_superblocks = (task->n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK, height = GEMM_TILES * TILE_ROWS;
     for (size_t first_row = 0; first_row < task->n_rows; first_row += height) {
         const size_t n_tiles = (iq_min_size(task->n_rows - first_row, height) + TILE_ROWS - 1) / TILE_ROWS;

@@ -17,17 +17,39 @@ IQ_INLINE f32x16 add_slots(const unpacker f, f32x16 sw, f32x16 offset, f32x16 do
     return f32x16_fma(sw, f32x16_fma(dots, d, f32x16_mul(offset, s)), sum);
 }
 
-IQ_INLINE void gemv_superblock(const unpacker f, const uint8_t *block, f32x16 row_scale, const uint8_t *x,
-                               size_t x_stride, int n_tokens, f32x16 *sums) {
+#ifndef ROW_SUMS
+#define ROW_SUMS 1 /* rows that row_sums adds up at once: a power of two, at most 16 */
+IQ_INLINE void row_sums(const f32x16 *rows, float *out) { *out = f32x16_reduce_add(*rows); }
+#endif
+
+/* The sums of n_rows rows, stored or added to y. */
+IQ_INLINE void store_sums(float *y, f32x16 *rows, size_t n_rows, bool add) {
+    float sums[ROW_SUMS];
+    for (size_t i = n_rows; i < ROW_SUMS; i++) rows[i] = f32x16_zero();
+    row_sums(rows, sums);
+    for (size_t i = 0; i < n_rows; i++) y[i] = add ? y[i] + sums[i] : sums[i];
+}
+
+/* The sums of a superblock's slots, in lane order. Where two slots share a scale it does not matter which of their
+ * lanes a product lands in: chunks that hold one slot of each pair are added up by the dot product itself. */
+IQ_INLINE i32x16 slot_dots(const unpacker f, const lanes64 *codes, const int8_t *q) {
+    const dot64 first = v_dot(f.range, codes[0], q), third = v_dot(f.range, codes[2], q + 128);
+#ifdef DOTS_ADD_UP
+    if (f.wide && SLOTS_APART(f.order) == 1) {
+        return v_pair_sums(v_dot_more(first, codes[1], v_load(q + 64)), v_dot_more(third, codes[3], v_load(q + 192)));
+    }
+#endif
+    return v_slot_sums(first, v_dot(f.range, codes[1], q + 64), third, v_dot(f.range, codes[3], q + 192));
+}
+
+IQ_INLINE void gemv_superblock(const unpacker f, const uint8_t *block, const uint8_t *x, size_t x_stride, int n_tokens,
+                               f32x16 *sums) {
     f32x16 sw, offset;
-    f.scales(block, row_scale, &sw, &offset);
-    const lanes64 c0 = f.codes64(block, 0), c1 = f.codes64(block, 1);
-    const lanes64 c2 = f.codes64(block, 2), c3 = f.codes64(block, 3);
+    f.scales(block, f32x16_set1(1.0f), &sw, &offset); /* the row's own scale comes last */
+    const lanes64 codes[4] = {f.codes64(block, 0), f.codes64(block, 1), f.codes64(block, 2), f.codes64(block, 3)};
     for (int t = 0; t < n_tokens; t++) {
         const iq_q8_block *b = (const iq_q8_block *)(x + (size_t)t * x_stride);
-        const i32x16 dots = v_slot_sums(v_dot(f.range, c0, b->q), v_dot(f.range, c1, b->q + 64),
-                                        v_dot(f.range, c2, b->q + 128), v_dot(f.range, c3, b->q + 192));
-        sums[t] = add_slots(f, sw, offset, i32x16_f32(dots), b, sums[t]);
+        sums[t] = add_slots(f, sw, offset, i32x16_f32(slot_dots(f, codes, b->q)), b, sums[t]);
     }
 }
 
@@ -35,29 +57,35 @@ IQ_INLINE void gemv_row(const unpacker f, const iq_matmul_task *task, size_t row
                         f32x16 *sums) {
     const uint8_t *start = task->rows + row * task->row_bytes;
     const uint8_t *block = start + f.row_meta_bytes, *end = start + task->row_bytes;
-    const f32x16 row_scale = f.row_scale(start);
     for (int t = 0; t < n_tokens; t++) sums[t] = f32x16_zero();
     for (; (size_t)(end - block) >= f.superblock_bytes; block += f.superblock_bytes, x += sizeof(iq_q8_block)) {
         for (size_t line = 0; line < f.superblock_bytes; line += 64) PREFETCH(block + PREFETCH_BYTES + line);
-        gemv_superblock(f, block, row_scale, x, task->x_stride, n_tokens, sums);
+        gemv_superblock(f, block, x, task->x_stride, n_tokens, sums);
     }
     if (block < end) { /* small blocks: the last superblock is not whole */
         uint8_t padded[MAX_SMALL_SUPERBLOCK] = {0};
         memcpy(padded, block, (size_t)(end - block));
-        gemv_superblock(f, padded, row_scale, x, task->x_stride, n_tokens, sums);
+        gemv_superblock(f, padded, x, task->x_stride, n_tokens, sums);
     }
+    if (f.row_meta_bytes == 0) return;
+    for (int t = 0; t < n_tokens; t++) sums[t] = f32x16_mul(sums[t], f.row_scale(start));
 }
 
-/* Tokens [first, first + n_tokens) of all rows; n_tokens is a constant of each instance. */
+/* Tokens [first, first + n_tokens) of all rows; n_tokens is a constant of each instance. Rows are added up in groups:
+ * one row's sum alone is a chain of dependent steps at the end of every row. */
 IQ_INLINE void gemv_tokens(const unpacker f, const iq_matmul_task *task, size_t first, int n_tokens) {
     const uint8_t *x = (const uint8_t *)task->x + first * task->x_stride;
-    for (size_t row = 0; row < task->n_rows; row++) {
-        f32x16 sums[GEMV_TOKENS];
-        gemv_row(f, task, row, x, n_tokens, sums);
+    for (size_t row = 0; row < task->n_rows; row += ROW_SUMS) {
+        const size_t n_rows = iq_min_size(task->n_rows - row, ROW_SUMS);
+        f32x16 sums[GEMV_TOKENS][ROW_SUMS];
+        for (size_t i = 0; i < n_rows; i++) {
+            f32x16 acc[GEMV_TOKENS];
+            gemv_row(f, task, row + i, x, n_tokens, acc);
+            for (int t = 0; t < n_tokens; t++) sums[t][i] = acc[t];
+        }
         for (int t = 0; t < n_tokens; t++) {
             float *y = task->y + (first + (size_t)t) * task->y_stride + row;
-            const float sum = f32x16_reduce_add(sums[t]);
-            *y = task->add ? *y + sum : sum;
+            store_sums(y, sums[t], n_rows, task->add);
         }
     }
 }

@@ -1,6 +1,7 @@
 /* Everything that an instruction set contributes, compiled once per kernel_<isa>.c inside its target region, after its
  * ops. The file defines KERNEL_ISA (a name), GEMV_TOKENS, FLOAT_ROWS and FLOAT_TOKENS (how many its registers serve at
- * once) and KERNELS (the exported table). */
+ * once), FEW_TOKENS (up to here tokens are not worth a tile; GEMV_TOKENS if not said) and KERNELS (the exported
+ * table). */
 
 #if defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p)
@@ -50,8 +51,12 @@
             f(IQ2_KS, iq2_ks) f(IQ2_KL, iq2_kl) f(IQ3_K, iq3_k) f(IQ3_KS, iq3_ks) f(IQ4_K, iq4_k) f(IQ4_KS, iq4_ks)    \
                 f(IQ4_KSS, iq4_kss) f(IQ5_K, iq5_k) f(IQ5_KS, iq5_ks) f(IQ6_K, iq6_k)
 
+#ifndef FEW_TOKENS
+#define FEW_TOKENS GEMV_TOKENS
+#endif
+
 IQ_INLINE bool few_tokens(const iq_matmul_task *task) {
-    return task->shape == IQ_SHAPE_AUTO ? task->n_tokens <= GEMV_TOKENS : task->shape == IQ_SHAPE_FEW;
+    return task->shape == IQ_SHAPE_AUTO ? task->n_tokens <= FEW_TOKENS : task->shape == IQ_SHAPE_FEW;
 }
 
 #define DEFINE_MATMUL(id, name)                                                                                        \

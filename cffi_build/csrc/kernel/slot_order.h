@@ -12,6 +12,8 @@
 #include "kernel/kernels.h"
 
 #define IQ_SLOT_LANE(slot) (4 * ((slot) % 4) + (slot) / 4)
+/* Lanes between the two slots of a 32-block. */
+#define SLOTS_APART(order) ((order) == IQ_ORDER_NIBBLE16 || (order) == IQ_ORDER_PAIRS ? 1 : 4)
 
 /* The sub-block of each lane; each 4 x 4 table transposed is the order of iq_slot_order. */
 /* clang-format off */

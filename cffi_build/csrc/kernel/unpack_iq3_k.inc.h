@@ -11,7 +11,7 @@ IQ_INLINE void scales_iq3_k(const uint8_t *block, f32x16 row_scale, f32x16 *sw, 
     const f32x16 size = slots_nibble_values(iq_load_u64(b->scales_l), order_iq3_k, &iq3_k_scales);
     const f32x16 d = f32x16_splat_first_f16(b->d), minus_d = f32x16_sub(f32x16_zero(), d);
     (void)row_scale;
-    *sw = f32x16_mul(size, slots_choose(iq_load_u16(b->scales_h), 0, order_iq3_k, d, minus_d));
+    *sw = f32x16_mul(size, slots_choose(iq_load_u32(b->scales_h), 0, order_iq3_k, d, minus_d));
     *offset = offset_shifted(block, order_iq3_k, -63.0f, IQ3_SHIFT);
 }
 IQ_INLINE lanes64 codes_iq3_k(const uint8_t *block, int chunk) {
