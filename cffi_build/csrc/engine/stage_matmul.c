@@ -6,7 +6,7 @@
 #define DECODE_TOKENS 8       /* up to here a chunk's cost is reading its weights */
 #define MIN_CHUNK_BYTES 8192  /* decode: below, claiming a chunk would show */
 #define MAX_CHUNK_BYTES 98304 /* decode: above, threads would finish too far apart */
-#define TILE_BYTES 1048576    /* prefill: activations of one tile, to stay in the second-level cache */
+#define TILE_BYTES 4194304    /* prefill: activations of one tile; unpacking is shared by its tokens */
 #define TILE_UNIT 64
 #define MAX_ROWS 256        /* prefill: as many as the kernels unpack at a time */
 #define CHUNKS_PER_THREAD 4 /* enough for threads of unequal speed */
