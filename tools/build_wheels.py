@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def build_wheel(machine: str, source: Path, headers: Path, out: Path) -> Path:
     )
     os.chdir(source)
     tag = f"manylinux_{GLIBC.replace('.', '_')}_{machine}"
-    return out / build_meta.build_wheel(str(out), {"--build-option": f"--plat-name={tag}"})
+    name: str = build_meta.build_wheel(str(out), {"--build-option": f"--plat-name={tag}"})
+    return out / name
 
 
 def build_in_child(machine: str, sdist: Path, out: Path) -> Path:
@@ -104,6 +106,8 @@ def main() -> None:
     if options.source:
         print(build_wheel(options.only, options.source, options.headers, options.out))
         return
+    if platform.machine() != "x86_64":
+        sys.exit(f"build the wheels on an x86-64 machine: gcc compiles for {platform.machine()} here")
     os.umask(0o022)
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_time())
     out = options.out.resolve()
