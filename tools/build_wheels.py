@@ -3,8 +3,8 @@
     python3 -m venv build/wheels && build/wheels/bin/pip install -r tools/wheel-requirements.txt
     build/wheels/bin/python tools/build_wheels.py [--out dist] [--only x86_64]
 
-gcc compiles (its code is faster than clang's, docs/performance.md), zig links: its linker knows the symbols of every
-glibc, so the wheels run on systems far older than this one. Needs gcc and, for aarch64, aarch64-linux-gnu-gcc.
+gcc compiles (CONTRIBUTING.md says why), zig links: its linker knows the symbols of every glibc, so the wheels run on
+systems far older than this one. Needs gcc and, for aarch64, aarch64-linux-gnu-gcc.
 
 The wheels are made from the source distribution, which is left beside them. The same commit, compiler and
 wheel-requirements.txt give the same bytes; the last lines are the sums that `sha256sum -c` reads. SOURCE_DATE_EPOCH is
