@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-c", "--ctx", type=int, metavar="N", help="tokens in the context (default: what the tests need)")
     options.add_thread_option(parser)
     options.add_kv_option(parser)
+    options.add_memory_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,7 +104,15 @@ def _files(paths: list[str], made: list[tuple[str, str]]) -> Generator[str, None
 def _load(args: argparse.Namespace, path: str, n_ctx: int) -> Model:
     import iqrun
 
-    return iqrun.load(path, n_ctx=n_ctx if args.ctx is None else args.ctx, n_threads=args.threads, kv_type=args.kv_type)
+    model = iqrun.load(
+        path,
+        n_ctx=n_ctx if args.ctx is None else args.ctx,
+        n_threads=args.threads,
+        kv_type=args.kv_type,
+        memory=args.memory,
+    )
+    options.tell_streaming(model)
+    return model
 
 
 def _measure(model: Model, trials: list[Trial], repeats: int) -> Iterator[Measurement]:

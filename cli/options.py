@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqrun.cli import sampling_flags
+from iqrun.cli import sampling_flags, ui
 
 if TYPE_CHECKING:
     from iqrun import Model, SamplingOptions
@@ -20,11 +21,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_session_options(parser: argparse._ActionsContainer) -> None:
-    """Adds ``-c``, ``-t``, ``--kv-type`` and ``--no-mmap``."""
+    """Adds ``-c``, ``-t``, ``--kv-type``, ``--memory`` and ``--no-mmap``."""
     add_context_option(parser)
     add_thread_option(parser)
     add_kv_option(parser)
-    parser.add_argument("--no-mmap", action="store_true", help="read the weights into memory, do not map the file")
+    where = parser.add_mutually_exclusive_group()
+    add_memory_option(where)
+    where.add_argument("--no-mmap", action="store_true", help="read the weights into memory, do not map the file")
 
 
 def add_context_option(parser: argparse._ActionsContainer) -> None:
@@ -47,6 +50,17 @@ def add_kv_option(parser: argparse._ActionsContainer) -> None:
     """Adds ``--kv-type``."""
     parser.add_argument(
         "--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values (default %(default)s)"
+    )
+
+
+def add_memory_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--memory``."""
+    parser.add_argument(
+        "--memory",
+        type=byte_size,
+        metavar="SIZE",
+        help="use no more memory than this, such as 450M: weights that do not fit are read from the disk for each "
+        "token (default: what is free)",
     )
 
 
@@ -87,7 +101,22 @@ def load_model(args: argparse.Namespace) -> Model:
     """The model that the options name."""
     import iqrun
 
-    return iqrun.load(args.model, n_ctx=args.ctx, n_threads=args.threads, kv_type=args.kv_type, copy=args.no_mmap)
+    model = iqrun.load(
+        args.model,
+        n_ctx=args.ctx,
+        n_threads=args.threads,
+        kv_type=args.kv_type,
+        copy=args.no_mmap,
+        memory=args.memory,
+    )
+    tell_streaming(model)
+    return model
+
+
+def tell_streaming(model: Model) -> None:
+    """Says on stderr that not all weights are in memory, if so: it is what speed will depend on."""
+    if model.streaming is not None:
+        ui.stderr(f"{ui.printable(Path(model.path).name)} {model.streaming}")
 
 
 def sampling(args: argparse.Namespace) -> SamplingOptions:

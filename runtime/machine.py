@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,6 +15,7 @@ _PROC = Path("/proc")
 _FAST_SHARE = (
     0.7  # of the fastest core's speed: less is another kind of core, not a boost that varies from core to core
 )
+_NO_LIMIT = 1 << 60  # how version 1 of control groups says that there is none
 
 
 class CpuInfo(TypedDict):
@@ -55,10 +57,32 @@ def physical_cores(cpus: Path = _CPUS, cgroup: Path = _CGROUP) -> int:
 def available_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     """Bytes that can be allocated without swapping, or None where it cannot be told.
 
-    The smaller of what the kernel calls available and what the control group's limit leaves.
+    The smallest of what the kernel calls available and what the limits of the control groups leave.
     """
-    known = [size for size in (_mem_available(proc), _cgroup_left(cgroup)) if size is not None]
+    sizes = [_mem_available(proc), *(_left_of(*group) for group in _memory_groups(proc, cgroup))]
+    known = [size for size in sizes if size is not None]
     return min(known) if known else None
+
+
+def process_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
+    """Bytes of memory that this process uses now, or None where it cannot be told.
+
+    Its resident set; or what its control group is charged with, if that is less: libraries that others use, too, may be
+    on their account.
+    """
+    words = (_read(proc / "self" / "statm") or "").split()
+    if len(words) < 2 or not words[1].isdigit():
+        return None
+    resident = int(words[1]) * os.sysconf("SC_PAGE_SIZE")
+    return min([resident, *_charged(proc, cgroup)])
+
+
+def _charged(proc: Path, cgroup: Path) -> Iterator[int]:
+    """What the control groups that have a limit are charged with, without page cache that gives way."""
+    for base, limit_file, use_file, cache_key in _memory_groups(proc, cgroup):
+        limit, use = _read_int(base / limit_file), _read_int(base / use_file)
+        if limit is not None and use is not None and limit < _NO_LIMIT:
+            yield max(0, use - _stat(base / "memory.stat", cache_key))
 
 
 def _allowed_cpus() -> set[int]:
@@ -112,16 +136,27 @@ def _mem_available(proc: Path) -> int | None:
     return None
 
 
-def _cgroup_left(cgroup: Path) -> int | None:
+def _memory_groups(proc: Path, cgroup: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """The control groups that this process is in, from its own to the root: folder, limit, use, name of the cache."""
+    lines = (_read(proc / "self" / "cgroup") or "").splitlines()
+    for line in ["0::/", "0:memory:/", *(line for line in lines if line.count(":") >= 2)]:
+        _, kinds, path = line.split(":", 2)
+        names = [part for part in path.split("/") if part]
+        for depth in range(len(names), -1, -1):
+            own = Path(*names[:depth])
+            if not kinds:
+                yield cgroup / own, "memory.max", "memory.current", "inactive_file"
+            elif "memory" in kinds.split(","):
+                base = cgroup / "memory" / own
+                yield base, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+
+
+def _left_of(base: Path, limit_file: str, use_file: str, cache_key: str) -> int | None:
     """Limit minus use, where clean page cache does not count: it gives way."""
-    for base, limit_file, use_file, cache_key in (
-        (cgroup, "memory.max", "memory.current", "inactive_file"),
-        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        limit, use = _read_int(base / limit_file), _read_int(base / use_file)
-        if limit is not None and use is not None:
-            return max(0, limit - use + _stat(base / "memory.stat", cache_key))
-    return None
+    limit, use = _read_int(base / limit_file), _read_int(base / use_file)
+    if limit is None or use is None:
+        return None
+    return max(0, limit - use + _stat(base / "memory.stat", cache_key))
 
 
 def _stat(path: Path, key: str) -> int:

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from iqrun import machine
-from iqrun.engine.allocation import KVType
+from iqrun.engine.allocation import N_BATCH, KVType, context_bytes, context_params
 from iqrun.engine.context import Context
 from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.residency import MemoryPlan, memory_limit, plan_memory
 from iqrun.engine.session import Session
+from iqrun.engine.stream import Stream
 from iqrun.engine.warm import read_through
 from iqrun.errors import ClosedError, ResourceError, UnsupportedModelError, shown
 from iqrun.generation.batch import whole_blocks
@@ -42,6 +44,7 @@ def load(
     kv_type: KVType = "f16",
     *,
     copy: bool = False,
+    memory: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> Model:
     """Opens a GGUF model and makes it ready to run. The weights are mapped, not read: this takes milliseconds.
@@ -54,8 +57,11 @@ def load(
         kv_type: type of cached keys and values: ``"f16"``, or ``"f32"`` for twice the memory.
         copy: read the weights into memory of this process. Opening takes longer and nothing is shared with other
             processes, but what happens to the file afterwards does not matter; see also `guard_mapped_files`.
-        on_progress: if given, all weights are read once now, so that the first answer does not wait for the disk; it is
-            called as ``on_progress(done, total)``, in bytes. What it raises ends the loading.
+        memory: bytes that the process shall use at most, everything counted. Weights that do not fit are read from the
+            disk for each step (Linux only); `Model.streaming` says how many. None does so when the file is larger than
+            the memory that is free.
+        on_progress: if given, all weights (that stay in memory) are read once now, so that the first answer does not
+            wait for the disk; it is called as ``on_progress(done, total)``, in bytes. What it raises ends the loading.
 
     Raises:
         GGUFError: the file is damaged or incomplete.
@@ -69,7 +75,9 @@ def load(
         >>> model.complete("Once upon a time", max_tokens=16, temperature=0)
         ', there was a little girl named Lily. She loved to play outside'
     """
-    return Model(path, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, copy=copy, on_progress=on_progress)
+    return Model(
+        path, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, copy=copy, memory=memory, on_progress=on_progress
+    )
 
 
 class Model(Texts):
@@ -85,6 +93,7 @@ class Model(Texts):
         n_ctx_train: tokens that the model was trained with.
         n_threads: threads that compute in each session.
         kv_type: type of cached keys and values.
+        streaming: what is in memory and what is read from the disk, if not all weights fit; else None.
     """
 
     def __init__(
@@ -95,18 +104,25 @@ class Model(Texts):
         n_threads: int | None = None,
         kv_type: KVType = "f16",
         copy: bool = False,
+        memory: int | None = None,
         on_progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Opens the file; see `load`."""
         self._closed = False
+        self._native: NativeProgram | None = None
+        self._n_batch = N_BATCH
         self._lock = Lock()
         self._idle: list[Session] = []
         self._sessions: WeakSet[Session | Context] = WeakSet()
+        if copy and memory is not None:
+            raise ValueError("a copy holds all weights in memory: give copy or memory, not both")
         self._file = _copied(path) if copy else GGUFFile(path)
         try:
             self._open(n_ctx, n_threads, kv_type)
+            self.streaming = None if copy else self._stream(memory)
+            self._put_back(self._new_session(self.n_ctx, self.n_threads))  # tells now if memory is too small
             if on_progress is not None:
-                read_through(self.program.weights, on_progress)
+                self._load(on_progress)
         except BaseException:
             self.close()
             raise
@@ -119,9 +135,30 @@ class Model(Texts):
         self.n_ctx = min(DEFAULT_N_CTX, self.n_ctx_train) if n_ctx is None else n_ctx
         self.n_threads = machine.physical_cores() if n_threads is None else n_threads
         self.kv_type: KVType = kv_type
-        self._native: NativeProgram | None = NativeProgram(program)
-        self._put_back(self._new_session(self.n_ctx, self.n_threads))  # tells now if memory is too small
+        self._native = NativeProgram(program)
         logger.debug("loaded %s: %s, n_ctx %d, %d threads", self.path, program.arch, self.n_ctx, self.n_threads)
+
+    def _stream(self, memory: int | None) -> MemoryPlan | None:
+        """Has weights that do not fit into memory read when they are needed."""
+        native = self._checked_native()
+        params = context_params(self.n_ctx, self.n_threads, self.kv_type, N_BATCH, n_seq=1)
+        limit = memory_limit(self._file.file_bytes, context_bytes(native, params), memory)
+        if limit is None:
+            return None
+        self._file.forget()
+        plan = plan_memory(native, limit, params)
+        native.stream = Stream(native, plan.pieces_resident, context_bytes=plan.context, n_outputs=plan.n_outputs)
+        self._n_batch = plan.n_batch
+        logger.info("%s: %s", self.path, plan)
+        return plan
+
+    def _load(self, on_progress: Callable[[int, int], object]) -> None:
+        """Reads the weights once."""
+        stream = self._checked_native().stream
+        if stream is None:
+            read_through(self.program.weights, on_progress)
+        else:
+            stream.load(on_progress)
 
     def chat(self, system: str | None = None, **options: Any) -> Chat:
         """Starts a conversation in a session of its own; see `Chat`.
@@ -312,7 +349,9 @@ class Model(Texts):
             self._idle.clear()
         for session in sessions:
             session.close()
-        self._native = None
+        native, self._native = self._native, None
+        if native is not None and native.stream is not None:
+            native.stream.close()
         self._file.close()
 
     def __enter__(self) -> Model:
@@ -337,13 +376,20 @@ class Model(Texts):
             raise ClosedError("this model is closed; load it again")
 
     def _new_session(self, n_ctx: int, n_threads: int) -> Session:
-        session = Session(self._checked_native(), n_ctx=n_ctx, n_threads=n_threads, kv_type=self.kv_type)
+        session = Session(
+            self._checked_native(), n_ctx=n_ctx, n_threads=n_threads, kv_type=self.kv_type, n_batch=self._n_batch
+        )
         self._note(session)
         return session
 
     def _many_context(self, n_ctx: int, n_seq: int) -> Context:
         context = Context(
-            self._checked_native(), n_ctx=n_ctx, n_threads=self.n_threads, kv_type=self.kv_type, n_seq=n_seq
+            self._checked_native(),
+            n_ctx=n_ctx,
+            n_threads=self.n_threads,
+            kv_type=self.kv_type,
+            n_batch=self._n_batch,
+            n_seq=n_seq,
         )
         self._note(context)
         return context
@@ -392,6 +438,34 @@ def _copied(path: str | PathLike[str]) -> GGUFFile:
             "map the file instead (copy=False)"
         )
     return GGUFFile(path, copy=True)
+
+
+def plan_file(
+    path: str | PathLike[str],
+    memory: int,
+    *,
+    n_ctx: int,
+    n_threads: int = 1,
+    kv_type: KVType = "f16",
+    process_bytes: int | None = None,
+) -> MemoryPlan:
+    """What of a model would stay in memory, and what would be read for each token, without running it.
+
+    Args:
+        path: the file, or any file of a split model.
+        memory: bytes that the process may use.
+        n_ctx: tokens of the context.
+        n_threads: threads that compute.
+        kv_type: type of cached keys and values.
+        process_bytes: what the process uses besides; by default what this one does now.
+
+    Raises:
+        ResourceError: it cannot run within that; the message says within what it can.
+    """
+    with GGUFFile(path) as file:
+        native = NativeProgram(build_program(file))
+        params = context_params(n_ctx, n_threads, kv_type, N_BATCH, n_seq=1)
+        return plan_memory(native, memory, params, process_bytes=process_bytes)
 
 
 def build_program(file: GGUFFile) -> Program:

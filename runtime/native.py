@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.errors import CancelledError, ContextFullError, FormatError, IqrunError, ResourceError, UnsupportedModelError
+from iqrun.errors import (
+    CancelledError,
+    ContextFullError,
+    FormatError,
+    GGUFError,
+    IqrunError,
+    ResourceError,
+    UnsupportedModelError,
+)
 
 try:
     import iqrun._native as _native
@@ -34,6 +42,7 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
     lib.IQ_ERR_KV_FULL: ContextFullError,
     lib.IQ_ERR_CANCELLED: CancelledError,
     lib.IQ_ERR_THREAD: ResourceError,
+    lib.IQ_ERR_READ: GGUFError,
 }
 
 

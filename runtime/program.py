@@ -336,6 +336,15 @@ class Program:
         if not self._file.closed:
             self._file.check_unchanged()
 
+    def source(self, weight: Weight) -> tuple[int, int]:
+        """Where the file holds a weight as it is used: index of the file, offset. ``(-1, 0)``: nowhere."""
+        info = self._file.tensors.get(weight.name)
+        return (-1, 0) if info is None else (info.file_index, info.offset)
+
+    def reopen(self) -> tuple[list[int], tuple[str, ...]]:
+        """Descriptors for reading the weights past the page cache, and the paths; see `GGUFFile.reopen`."""
+        return self._file.reopen(), self._file.paths
+
     def has(self, name: str) -> bool:
         """Whether the file has such a tensor."""
         return name in self._file.tensors

@@ -11,8 +11,8 @@ from iqrun.cli.main import main
 
 DEMO = str(Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf")
 SMALL = ["bench", "-m", DEMO, "-p", "16", "-n", "8", "-r", "2", "-t", "2"]
-FIELDS = """model test n_tokens depth tokens_per_second stddev threads isa weight_bytes_per_token kv_bytes_per_token
-    read_bandwidth roof roof_share"""
+FIELDS = """model test n_tokens depth tokens_per_second stddev threads isa source weight_bytes_per_token
+    kv_bytes_per_token read_bandwidth roof roof_share"""
 
 
 def test_json_has_a_list_of_tests(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +62,7 @@ def test_report_and_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--profile"]) == 0
     out = capsys.readouterr().out
     assert "decode" in out
-    assert "of weights per token, read at" in out
+    assert "of weights per token, read from the memory at" in out
     shares = [float(line.split()[-2]) for line in out.split("us per token", 1)[1].splitlines()[1:]]
     assert sum(shares) == pytest.approx(100, abs=1)
     assert "gated_matmul" in out

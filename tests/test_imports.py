@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "quantizer": {
         *("charts", "engine", "errors", "formats", "gguf", "machine", "native", "program", "whole_file"),
     },
-    "benchmark": {"charts", "formats", "gguf", "machine", "native", "quantizer"},
+    "benchmark": {"charts", "engine", "formats", "gguf", "machine", "native", "quantizer"},
     "evaluation": {
         *("benchmark", "charts", "engine", "errors", "formats", "gguf", "model", "program", "quantizer", "scores"),
         *("text_tables", "whole_file"),

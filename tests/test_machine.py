@@ -111,6 +111,53 @@ def test_available_memory_is_the_smaller_limit(tmp_path: Path) -> None:
     assert machine.available_memory(proc, cgroup) == 1024000
 
 
+@pytest.mark.parametrize(
+    ("line", "base", "limit", "use", "cache"),
+    [
+        ("0::/app.slice/iqrun.service", "", "memory.max", "memory.current", "inactive_file"),
+        (
+            "4:cpu,memory:/app.slice/iqrun.service",
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_available_memory_knows_the_group_of_this_process(
+    line: str, base: str, limit: str, use: str, cache: str, tmp_path: Path
+) -> None:
+    """A limit of its own group or of one above it counts, the tightest of them."""
+    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemAvailable:    1000 kB\n")
+    (proc / "self" / "cgroup").write_text(f"9:name=systemd:/\n{line}\n")
+    own = cgroup / base / "app.slice" / "iqrun.service"
+    own.mkdir(parents=True)
+    for folder, most in ((own, 900_000), (own.parent, 700_000)):
+        (folder / limit).write_text(str(most))
+        (folder / use).write_text("300000")
+        (folder / "memory.stat").write_text(f"{cache} 50000\n")
+    assert machine.available_memory(proc, cgroup) == 450_000
+
+
+def test_process_memory_is_what_the_kernel_says(tmp_path: Path) -> None:
+    """Pages of the resident set, or what a limited control group is charged with; nothing where there is no /proc."""
+    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
+    assert machine.process_memory(proc, cgroup) is None
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "statm").write_text("1000 200 30 1 0 5 0\n")
+    resident = 200 * os.sysconf("SC_PAGE_SIZE")
+    assert machine.process_memory(proc, cgroup) == resident
+    cgroup.mkdir()
+    (cgroup / "memory.max").write_text("900000000")
+    (cgroup / "memory.current").write_text(str(resident - 1000))
+    (cgroup / "memory.stat").write_text("anon 1\ninactive_file 4000\n")
+    assert machine.process_memory(proc, cgroup) == resident - 5000
+    (cgroup / "memory.max").write_text("max")
+    assert machine.process_memory(proc, cgroup) == resident
+
+
 def test_cpu_info_describes_this_machine() -> None:
     """The instruction set in use is one of those that run here, the portable one always does."""
     info = machine.cpu_info()

@@ -30,6 +30,7 @@ typedef enum {
     IQ_ERR_KV_FULL,     /* no free KV block is left for this step */
     IQ_ERR_CANCELLED,   /* iq_context_cancel was called during the step */
     IQ_ERR_THREAD,      /* the operating system refused a thread */
+    IQ_ERR_READ,        /* a file could not be read */
 } iq_status;
 
 #define IQ_ERROR_TEXT_BYTES 256
@@ -277,6 +278,59 @@ iq_status iq_seq_export(iq_context *context, int32_t seq, uint32_t length, void 
  * as NaN logits of this sequence alone. */
 iq_status iq_seq_import(iq_context *context, int32_t seq, uint32_t length, const void *data, size_t bytes,
                         iq_error *error);
+
+/* ---- streaming: weights that are larger than memory ------------------------------------------------------------------ */
+
+/* Consecutive rows of a matrix: what is read at once, and either kept in memory (resident) or read in every step. */
+typedef struct {
+    int32_t weight;
+    uint32_t first_row, n_rows; /* of all matrices of the weight, if it has experts */
+    float share;                /* of the tokens that use it: 1, but of an expert's */
+    uint64_t bytes;             /* memory that it takes */
+} iq_piece;
+
+/* The pieces of some piece_bytes that a program's matmuls are read in, in the order of a step. Returns how many there are
+ * and fills in the first `capacity`. Vectors are part of the program; rows of an embedding are read one by one. */
+size_t iq_stream_pieces(const iq_program *program, uint64_t piece_bytes, iq_piece *pieces, size_t capacity);
+
+typedef struct {
+    int32_t descriptor; /* borrowed, opened for reading; with O_DIRECT the page cache stays out of it */
+    const char *name;   /* borrowed, for messages */
+} iq_stream_file;
+
+typedef struct {
+    int32_t file;    /* index; -1: not in a file, which only a vector may be */
+    uint64_t offset; /* of the weight's first byte */
+} iq_stream_source;
+
+typedef struct {
+    const iq_stream_file *files;
+    const iq_stream_source *sources; /* per weight of the program */
+    const uint8_t *resident;         /* per piece: 1 = kept */
+    uint64_t piece_bytes;            /* as it was for iq_stream_pieces */
+    uint32_t n_file;
+    uint32_t n_slot;   /* pieces that may be in memory without being resident; at least 2 */
+    uint32_t n_reader; /* threads that read ahead */
+} iq_stream_spec;
+
+typedef struct iq_stream iq_stream;
+
+/* Reserves the memory (n_slot times the largest piece, and all resident ones) and starts to read ahead.
+ * IQ_ERR_UNSUPPORTED on systems other than Linux. */
+iq_status iq_stream_create(const iq_program *program, const iq_stream_spec *spec, iq_stream **stream, iq_error *error);
+void iq_stream_free(iq_stream *stream); /* NULL is allowed; no context that uses it may be left */
+
+/* Makes a context take its weights from a stream of the same program. Several may share one; they take turns: a step that
+ * meets another one is IQ_ERR_ARGUMENT. A failed read ends the step with IQ_ERR_READ, and the next step tries again. */
+iq_status iq_context_use_stream(iq_context *context, iq_stream *stream, iq_error *error);
+
+/* Reads the next resident pieces, some max_bytes, so that the first step need not wait for them; *left is 0 at the end. */
+iq_status iq_stream_load(iq_stream *stream, uint64_t max_bytes, uint64_t *left, iq_error *error);
+
+/* Makes resident pieces streamed ones, spread evenly, until `bytes` are free or none is left; *freed says how many are. */
+iq_status iq_stream_shrink(iq_stream *stream, uint64_t bytes, uint64_t *freed, iq_error *error);
+
+uint64_t iq_stream_bytes_read(const iq_stream *stream); /* from the files, so far */
 
 #ifdef __cplusplus
 }

@@ -25,8 +25,8 @@ def roofs(results: Sequence[Measurement]) -> list[str]:
     """A sentence per model on what limits its decoding."""
     first = {result.model: result for result in reversed(results)}
     return [
-        f"{result.model}: {result.weight_bytes_per_token / 2**20:.1f} MiB of weights per token, read at "
-        f"{result.read_bandwidth / 1e9:.1f} GB/s: a roof of "
+        f"{result.model}: {result.weight_bytes_per_token / 2**20:.1f} MiB of weights per token, read from the "
+        f"{result.source} at {result.read_bandwidth / 1e9:.1f} GB/s: a roof of "
         f"{result.read_bandwidth / result.weight_bytes_per_token:.1f} tokens/s"
         for result in reversed(first.values())
     ]
@@ -35,6 +35,7 @@ def roofs(results: Sequence[Measurement]) -> list[str]:
 def plot(results: Sequence[Measurement]) -> Drawing:
     """Bars of tokens per second: decoding, with a line at the roof, above prefill."""
     first = results[0]
+    speed = f"the {first.source} reads {first.read_bandwidth / 1e9:.1f} GB/s"
     groups = [
         Group(title, [_bar(result) for result in results if result.test == test])
         for title, test in (("decode; the line is the roof", "decode"), ("prefill", "prefill"))
@@ -42,7 +43,7 @@ def plot(results: Sequence[Measurement]) -> Drawing:
     return bar_chart(
         [group for group in groups if group.bars],
         title="Tokens per second",
-        subtitle=f"{first.threads} threads, {first.isa}; the memory reads {first.read_bandwidth / 1e9:.1f} GB/s",
+        subtitle=f"{first.threads} threads, {first.isa}; {speed}",
     )
 
 

@@ -2,7 +2,8 @@
 
 Generating a token reads every weight once, and the keys and values of all tokens before it, so a machine that reads B
 bytes per second generates at most ``B / bytes_per_token`` tokens per second: the roof. B is measured on a buffer as
-large as the weights: for a model that fits into the caches, the caches are its memory.
+large as the weights: for a model that fits into the caches, the caches are its memory. Of a model that does not fit
+into memory only the streamed weights count, and B is what the disk reads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from iqrun import machine, native
+from iqrun.benchmark.disk import read_speed
 from iqrun.native import check, ffi, lib, pointer
 
 if TYPE_CHECKING:
@@ -54,9 +56,11 @@ class Measurement:
         depth: tokens in the KV cache before.
         tokens_per_second: mean over the repetitions, and stddev their standard deviation.
         threads, isa: how it was computed.
-        weight_bytes_per_token: bytes of weights read to generate a token.
-        kv_bytes_per_token: bytes of keys and values read to generate a token, on average over the test.
-        read_bandwidth: bytes per second that `threads` threads read from a buffer as large as the weights.
+        source: where the weights are read from: ``memory``, or the ``disk`` if not all of them fit into memory.
+        weight_bytes_per_token: bytes of weights read from there to generate a token.
+        kv_bytes_per_token: bytes of keys and values read to generate a token, on average over the test; 0 for a disk.
+        read_bandwidth: bytes per second that `threads` threads read from a buffer as large as the weights, or that the
+            disk reads.
         roof: ``read_bandwidth / (weight_bytes_per_token + kv_bytes_per_token)``, in tokens per second; None for
             prefill, which reads the weights once for many tokens.
         roof_share: decode speed over `roof`; None for prefill.
@@ -70,6 +74,7 @@ class Measurement:
     stddev: float
     threads: int
     isa: str
+    source: Literal["memory", "disk"]
     weight_bytes_per_token: int
     kv_bytes_per_token: int
     read_bandwidth: float
@@ -117,7 +122,7 @@ def measure(
     """
     if repeats < 1:
         raise ValueError("repeats must be at least 1")
-    bandwidth = read_bandwidth(model.n_threads, model.program.weight_bytes_per_token)
+    source = _memory(model) if _streamed_bytes(model) == 0 else _disk(model)
     with model.session() as session:
         for index, test in enumerate(tests):
             seconds = []
@@ -125,7 +130,7 @@ def measure(
                 seconds.append(spent)
                 if progress is not None:
                     progress(index * repeats + done, len(tests) * repeats, str(test))
-            yield _measurement(model, test, [test.n_tokens / spent for spent in seconds], bandwidth)
+            yield _measurement(model, test, [test.n_tokens / spent for spent in seconds], source)
             session.truncate(0)
 
 
@@ -159,10 +164,32 @@ def read_bandwidth(n_threads: int, n_bytes: int) -> float:
     return float(buffer.size / seconds[0])
 
 
-def _measurement(model: Model, test: Trial, speeds: Sequence[float], bandwidth: float) -> Measurement:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a token's weights come from, and how fast."""
+
+    kind: Literal["memory", "disk"]
+    bytes_per_token: int
+    bandwidth: float
+
+
+def _streamed_bytes(model: Model) -> int:
+    return 0 if model.streaming is None else model.streaming.streamed
+
+
+def _memory(model: Model) -> _Source:
+    n_bytes = model.program.weight_bytes_per_token
+    return _Source("memory", n_bytes, read_bandwidth(model.n_threads, n_bytes))
+
+
+def _disk(model: Model) -> _Source:
+    return _Source("disk", _streamed_bytes(model), read_speed(model.path))
+
+
+def _measurement(model: Model, test: Trial, speeds: Sequence[float], source: _Source) -> Measurement:
     speed = mean(speeds)
-    weights, cached = model.program.weight_bytes_per_token, _kv_bytes_per_token(model, test)
-    roof = bandwidth / (weights + cached) if test.kind == "decode" else None
+    cached = _kv_bytes_per_token(model, test) if source.kind == "memory" else 0
+    roof = source.bandwidth / (source.bytes_per_token + cached) if test.kind == "decode" else None
     return Measurement(
         model=PurePath(model.path).name,
         test=test.kind,
@@ -172,9 +199,10 @@ def _measurement(model: Model, test: Trial, speeds: Sequence[float], bandwidth: 
         stddev=stdev(speeds) if len(speeds) > 1 else 0.0,
         threads=model.n_threads,
         isa=native.isa_name(),
-        weight_bytes_per_token=weights,
+        source=source.kind,
+        weight_bytes_per_token=source.bytes_per_token,
         kv_bytes_per_token=cached,
-        read_bandwidth=bandwidth,
+        read_bandwidth=source.bandwidth,
         roof=roof,
         roof_share=None if roof is None else speed / roof,
     )

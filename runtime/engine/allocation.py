@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from iqrun import formats, machine
 from iqrun.engine.lowering import NativeProgram
 from iqrun.errors import ResourceError
 from iqrun.native import check, ffi, lib
+
+if TYPE_CHECKING:
+    from iqrun.engine.stream import Stream
 
 KVType = Literal["f16", "f32"]
 
@@ -38,13 +42,30 @@ def context_params(n_ctx: int, n_threads: int, kv_type: str, n_batch: int, n_seq
     return params
 
 
+def context_bytes(native_program: NativeProgram, params: Any, n_outputs: int | None = None) -> int:
+    """Bytes that a context uses, if no step wants logits of more than `n_outputs` tokens: the others' rows are reserved
+    for a whole batch, but never written.
+    """
+    reserved: int = lib.iq_context_bytes(native_program.handle, params)
+    unused = 0 if n_outputs is None else max(0, params.n_batch - n_outputs)
+    return reserved - 4 * unused * native_program.program.logits.n_cols
+
+
 def create_context(native_program: NativeProgram, params: Any) -> Any:
     """An ``iq_context *`` that is freed when it is collected.
 
     Raises:
         ResourceError: there is not enough memory, or no thread can be started; the message says what would fit.
     """
+    stream = native_program.stream
+    if stream is not None:
+        return _create_streamed(native_program, stream, params)
     _check_memory(native_program, params)
+    return _create(native_program, params, lambda: None)
+
+
+def _create(native_program: NativeProgram, params: Any, freed: Callable[[], object]) -> Any:
+    """The context; `freed` is called when it is gone."""
     out = ffi.new("iq_context **")
     try:
         check(lib.iq_context_create, native_program.handle, params, out)
@@ -53,14 +74,28 @@ def create_context(native_program: NativeProgram, params: Any) -> Any:
 
     def free(context: Any, keep: NativeProgram = native_program) -> None:
         lib.iq_context_free(context)  # `keep`: the program must outlive its contexts, whoever collects them
+        freed()
 
     return ffi.gc(out[0], free)
+
+
+def _create_streamed(native_program: NativeProgram, stream: Stream, params: Any) -> Any:
+    """The same, on the account of a memory limit."""
+    n_bytes = context_bytes(native_program, params, stream.n_outputs)
+    stream.take(n_bytes)
+    try:
+        context = _create(native_program, params, lambda: stream.give(n_bytes))
+    except BaseException:
+        stream.give(n_bytes)
+        raise
+    check(lib.iq_context_use_stream, context, stream.handle)
+    return context
 
 
 def _check_memory(native_program: NativeProgram, params: Any) -> None:
     """Raises ResourceError, saying what would fit, if the context is larger than the memory that is free."""
     free = machine.available_memory()
-    needed = _bytes_used(native_program, params)
+    needed = context_bytes(native_program, params, n_outputs=1)
     if free is None or needed <= free or needed >= _INVALID:
         return
     raise ResourceError(
@@ -69,19 +104,12 @@ def _check_memory(native_program: NativeProgram, params: Any) -> None:
     )
 
 
-def _bytes_used(native_program: NativeProgram, params: Any) -> int:
-    """Memory of a context, without the rows of logits that are reserved for a whole batch but hardly ever written."""
-    reserved: int = lib.iq_context_bytes(native_program.handle, params)
-    unused: int = 4 * (params.n_batch - 1) * native_program.program.logits.n_cols
-    return reserved - unused
-
-
 def _advice(native_program: NativeProgram, params: Any, free: int) -> str:
     """The largest n_ctx that fits, by bisection."""
     low, high = 0, int(params.n_ctx)
     while high - low > 1:
         params.n_ctx = (low + high) // 2
-        if _bytes_used(native_program, params) <= free:
+        if context_bytes(native_program, params, n_outputs=1) <= free:
             low = params.n_ctx
         else:
             high = params.n_ctx

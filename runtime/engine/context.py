@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import Any, TypeAlias
 
@@ -61,7 +61,11 @@ class Context:
         self._steps: Steps | None = Steps(create_context(native_program, params), native_program.program)
         self.tokens: list[list[int]] = [[] for _ in range(n_seq)]
         self._lock = Lock()  # held while the engine computes
+        self._turn: AbstractContextManager[object] = (
+            nullcontext() if native_program.stream is None else native_program.stream.turn
+        )
         self._cancel_lock = Lock()  # held while the engine is cancelled or taken away
+        self._n_outputs = None if native_program.stream is None else native_program.stream.n_outputs
         self._cancelled = self._closing = False
         self._pid = os.getpid()
 
@@ -117,7 +121,7 @@ class Context:
         with self._using() as steps, self._all_or_nothing():
             self._check_room(owners)
             filled = 0
-            for piece in self._pieces(len(tokens)):
+            for piece in self._pieces(wanted):
                 n_out = int(wanted[piece].sum())
                 batch = Batch(tokens[piece], owners[piece], wanted[piece], way)
                 steps.run(batch, out[filled : filled + n_out])
@@ -146,7 +150,7 @@ class Context:
         owners = np.zeros(len(tokens), np.int32)
         with self._using() as steps, self._all_or_nothing():
             self._check_room(owners)
-            for piece in self._pieces(len(tokens)):
+            for piece in self._pieces(np.zeros(len(tokens), np.bool_)):
                 steps.trace(Batch(tokens[piece], owners[piece], np.ones(len(tokens[piece]), np.bool_)), ops, visit)
                 self._append(tokens[piece], owners[piece])
 
@@ -248,7 +252,10 @@ class Context:
             if self._steps is None or self._closing:
                 raise ClosedError("this session is closed: its model was closed, or close() was called")
             self._cancelled = False
-            yield self._steps
+            with self._turn:
+                if self._cancelled:
+                    raise CancelledError("the evaluation was cancelled")
+                yield self._steps
 
     def check_process(self) -> None:
         """Raises ClosedError in a child process."""
@@ -289,9 +296,15 @@ class Context:
         for token, seq in zip(tokens.tolist(), owners.tolist(), strict=True):
             self.tokens[seq].append(token)
 
-    def _pieces(self, n_tokens: int) -> Iterator[slice]:
+    def _pieces(self, wanted: Flags) -> Iterator[slice]:
         """The steps of a long evaluation, until it is cancelled."""
-        for first in range(0, n_tokens, self.n_batch):
+        first = 0
+        while first < len(wanted):
             if self._cancelled:
                 raise CancelledError("the evaluation was cancelled")
-            yield slice(first, first + self.n_batch)
+            last = min(first + self.n_batch, len(wanted))
+            marked = np.flatnonzero(wanted[first:last])
+            if self._n_outputs is not None and len(marked) > self._n_outputs:
+                last = first + int(marked[self._n_outputs])
+            yield slice(first, last)
+            first = last

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iqrun import native
 from iqrun.native import check, ffi, lib, pointer
 from iqrun.program import Buffer, Op, Program, Weight
+
+if TYPE_CHECKING:
+    from iqrun.engine.stream import Stream
 
 _KINDS = {
     "embed": lib.IQ_OP_EMBED,
@@ -32,6 +35,7 @@ class NativeProgram:
     Attributes:
         program: what it was made from. It keeps the weights' memory map alive.
         handle: the ``iq_program *``, freed when this object and every context made of it are gone.
+        stream: where contexts take the weights from if not from the map.
     """
 
     def __init__(self, program: Program, isa: str | None = None) -> None:
@@ -42,6 +46,7 @@ class NativeProgram:
             ValueError: an index or shape is wrong: a mistake in an architecture's file.
         """
         self.program = program
+        self.stream: Stream | None = None
         spec, _keep = _spec(program)
         out = ffi.new("iq_program **")
         check(lib.iq_program_create, spec, native.kernels(isa), out)

@@ -75,6 +75,29 @@ class MappedFile:
         if lib.iq_map_guard_broken(self._slot):
             raise GGUFError("the file could not be read to its end: the disk failed, or it was cut", path=self.path)
 
+    def reopen(self) -> int:
+        """A descriptor of the same file whose reads go past the page cache, where the file system allows it.
+
+        Raises:
+            GGUFError: another file stands at the path, or it cannot be opened.
+        """
+        direct = getattr(os, "O_DIRECT", 0)
+        try:
+            descriptor = os.open(self.path, _FLAGS | direct)
+        except OSError:
+            descriptor, _ = _open(self.path)
+        if _same_file(descriptor, self._descriptor):
+            return descriptor
+        os.close(descriptor)
+        raise GGUFError("the file was replaced while it was opened: load it again", path=self.path)
+
+    def forget(self) -> None:
+        """Lets go of the pages that were read of the map; from now on only those that are touched are read."""
+        self.release(0, len(self.data))
+        if self._map is not None and hasattr(mmap, "MADV_RANDOM") and hasattr(os, "posix_fadvise"):
+            self._map.madvise(mmap.MADV_RANDOM)
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def release(self, start: int, end: int) -> None:
         """Takes the pages inside ``data[start:end]`` out of this process's memory; the next access brings them back."""
         first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
@@ -123,6 +146,11 @@ def _open(path: str) -> tuple[int, tuple[int, int]]:
     if not stat.S_ISREG(status.st_mode):
         raise GGUFError("not a regular file; give the path of a GGUF file", path=path)
     raise GGUFError(f"not a GGUF file: it has only {status.st_size} bytes", path=path)
+
+
+def _same_file(one: int, other: int) -> bool:
+    a, b = os.fstat(one), os.fstat(other)
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

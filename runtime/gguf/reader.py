@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from os import PathLike, fsdecode
 from types import MappingProxyType, TracebackType
@@ -170,6 +171,31 @@ class GGUFFile:
         """The stored bytes of a tensor row by row: a read-only uint8 view of the map, ``(n_rows, row_bytes)``."""
         info = self.tensor(name)
         return self.tensor_bytes(name).reshape(info.n_rows, info.row_bytes)
+
+    def reopen(self) -> list[int]:
+        """A descriptor of each file, whose reads go past the page cache where the file system allows it.
+
+        The caller closes them. They are for reading weights in an order of one's own; see `TensorInfo.offset`.
+
+        Raises:
+            ClosedError: this object was closed.
+            GGUFError: a file cannot be opened again, or was replaced.
+        """
+        self._check_open()
+        descriptors: list[int] = []
+        try:
+            descriptors.extend(file.reopen() for file in self._files)
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        return descriptors
+
+    def forget(self) -> None:
+        """Takes what was read of the maps so far out of memory; it stays readable, page by page."""
+        self._check_open()
+        for file in self._files:
+            file.forget()
 
     def release_rows(self, name: str, first: int, last: int) -> None:
         """Takes rows ``first`` to ``last`` (exclusive) of a tensor out of this process's memory.

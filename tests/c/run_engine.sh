@@ -28,7 +28,7 @@ compile_kernels() { # NAME COMPILER
 run_tests() {
     local kernels=$1 compiler=$2 launcher=$3
     shift 3
-    for test in test_formats test_engine test_float_kernels; do
+    for test in test_formats test_engine test_stream test_float_kernels; do
         echo "== $test: $compiler $* $launcher"
         "$compiler" "${flags[@]}" "$@" "${small[@]}" "$build/$kernels"/*.o "$root/tests/c/$test.c" -o "$build/$test" -lm
         # shellcheck disable=SC2086  # the launcher is a command with its options

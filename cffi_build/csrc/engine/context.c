@@ -152,8 +152,18 @@ iq_status iq_context_enter(iq_context *context, iq_error *error) {
 
 void iq_context_leave(iq_context *context) { atomic_store_explicit(&context->in_call, false, memory_order_release); }
 
+iq_status iq_context_use_stream(iq_context *context, iq_stream *stream, iq_error *error) {
+    const iq_status status = iq_context_enter(context, error);
+    if (status != IQ_OK) return status;
+    context->stream = stream;
+    iq_context_leave(context);
+    return IQ_OK;
+}
+
 void iq_context_cancel(iq_context *context) {
-    if (context) atomic_store_explicit(&context->cancelled, true, memory_order_relaxed);
+    if (!context) return;
+    atomic_store_explicit(&context->cancelled, true, memory_order_relaxed);
+    if (context->stream) iq_stream_wake(context->stream);
 }
 
 const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows) {

@@ -6,6 +6,7 @@
 
 #include "engine/kv_cache.h"
 #include "engine/program.h"
+#include "engine/stream.h"
 #include "engine/thread_pool.h"
 
 #define IQ_TEMP_FLOATS 65536 /* per thread: the `up` half of a gated matmul, or gathered query rows */
@@ -50,7 +51,7 @@ typedef struct {
     uint32_t n_rows;          /* rows of the stage's buffers */
     uint32_t units_per_chunk; /* rows (row-wise stages), weight rows (matmul), tile-and-head units (attention) */
     uint32_t n_units;
-    uint32_t tokens_per_tile, n_tiles;          /* matmul: tokens that one chunk multiplies */
+    uint32_t tokens_per_tile, n_tiles;          /* matmul: tokens that one chunk multiplies; streamed: all */
     uint32_t chunks_per_tile;                   /* matmul */
     uint32_t first_chunk[IQ_OP_SLOTS + 1];      /* matmul: where the chunks of each weight start in a tile */
     uint32_t heads_per_unit, units_per_kv_head; /* attention */
@@ -70,6 +71,7 @@ struct iq_context {
     iq_memory memory;
     uint64_t bytes;
     iq_thread_pool *pool;
+    iq_stream *stream; /* where the weights come from; NULL: from the program's memory */
     float **buffers;               /* per buffer */
     float *own_output;             /* the output buffer's own memory: iq_step lets it point to the caller's */
     iq_q8_block **companions;      /* [buffer * IQ_ORDERS + order], NULL where none is needed */
@@ -80,6 +82,7 @@ struct iq_context {
     iq_step_batch batch;
     iq_routing routing;
     iq_stage_run run;
+    _Atomic uint32_t next_chunk; /* streamed matmul: chunks are dealt out in the order of the weights' rows */
 
     _Atomic bool in_call, cancelled;
     bool stepping, failed; /* between iq_step_begin and iq_step_end; a run of it was cancelled */

@@ -7,6 +7,7 @@
 
 #define IQ_MAX_HEAD_DIM 512
 #define IQ_MAX_EXPERTS 4096
+#define IQ_ROW_UNIT 32 /* a matrix is cut into chunks, or pieces of a file, at multiples of so many rows */
 
 typedef struct {
     const uint8_t *data;

@@ -21,6 +21,6 @@ void iq_stage_chunk(iq_context *context, uint32_t chunk, uint32_t thread) {
     case IQ_STAGE_GATED_MATMUL: iq_matmul_chunk(context, chunk, thread); break;
     case IQ_STAGE_ATTEND: iq_attend_chunk(context, chunk, thread); break;
     case IQ_STAGE_ROUTE: iq_route(context); break;
-    default: iq_rows_chunk(context, chunk); break;
+    default: iq_rows_chunk(context, chunk, thread); break;
     }
 }

@@ -12,7 +12,7 @@ void iq_stage_chunk(iq_context *context, uint32_t chunk, uint32_t thread);
 
 /* stage_rows.c: everything that works on one row (token) at a time */
 uint32_t iq_rows_prepare(iq_context *context);
-void iq_rows_chunk(iq_context *context, uint32_t chunk);
+void iq_rows_chunk(iq_context *context, uint32_t chunk, uint32_t thread);
 
 /* stage_experts.c: ROUTE is one chunk; DEAL and COLLECT work row by row; a matmul takes each expert's rows in tiles */
 void iq_route(iq_context *context);

@@ -2,7 +2,6 @@
 #include "engine/companion.h"
 #include "engine/stage.h"
 
-#define ROW_UNIT 32           /* chunks start at multiples of it, whatever the number of threads */
 #define DECODE_TOKENS 8       /* up to here a chunk's cost is reading its weights */
 #define MIN_CHUNK_BYTES 8192  /* decode: below, claiming a chunk would show */
 #define MAX_CHUNK_BYTES 98304 /* decode: above, threads would finish too far apart */
@@ -13,14 +12,17 @@
 
 typedef struct {
     uint32_t slot, first_row, n_rows, tile, first_token, n_tokens, expert;
+    const uint8_t *rows[2]; /* of weight `slot`, and of the next one if the matmul is gated */
 } matmul_part;
 
 static size_t x_stride(const iq_program_weight *w) {
     return w->kernels->x_kind == IQ_X_Q8 ? iq_q8_blocks(w->n_cols) * sizeof(iq_q8_block) : w->n_cols * sizeof(float);
 }
 
+static bool is_gated(const iq_stage_run *run) { return run->stage->kind == IQ_STAGE_GATED_MATMUL; }
+
 /* A gated matmul walks the rows of its two weights together. */
-static int n_ranges(const iq_stage_run *run) { return run->stage->kind == IQ_STAGE_GATED_MATMUL ? 1 : run->op->n; }
+static int n_ranges(const iq_stage_run *run) { return is_gated(run) ? 1 : run->op->n; }
 
 static uint64_t total_rows(const iq_context *c, const iq_stage_run *run) {
     uint64_t rows = 0;
@@ -57,7 +59,7 @@ static bool has_experts(const iq_context *c, const iq_stage_run *run) {
 static uint32_t tile_tokens(const iq_context *c, const iq_stage_run *run) {
     const size_t stride = x_stride(&c->program->weights[run->op->weight[0]]);
     const size_t fits = TILE_BYTES / stride / TILE_UNIT * TILE_UNIT;
-    const size_t gated = run->stage->kind == IQ_STAGE_GATED_MATMUL ? IQ_TEMP_FLOATS / MAX_ROWS : SIZE_MAX;
+    const size_t gated = is_gated(run) ? IQ_TEMP_FLOATS / MAX_ROWS : SIZE_MAX;
     return (uint32_t)iq_min_size(iq_min_size(fits < TILE_UNIT ? TILE_UNIT : fits, gated), run->n_rows);
 }
 
@@ -74,14 +76,28 @@ static uint32_t cut_rows(iq_context *c, uint32_t rows_per_chunk) {
     return (uint32_t)iq_min_size(n * run->n_tiles, UINT32_MAX);
 }
 
+/* No chunk reaches across two pieces of a stream, whose rows are IQ_ROW_UNIT times a power of two. */
+static uint32_t prepare_streamed(iq_context *c, uint64_t wanted_rows) {
+    const iq_stage_run *run = &c->run;
+    const uint32_t op = run->stage->op, most = iq_stream_op_at(c->stream, op)->n_rows;
+    uint32_t rows = IQ_ROW_UNIT, n_chunks;
+    while (2 * (uint64_t)rows <= wanted_rows && 2 * rows <= most) rows *= 2;
+    while ((n_chunks = cut_rows(c, rows)) > IQ_POOL_MAX_CHUNKS) rows *= 2; /* ends: there are fewer pieces than that */
+    iq_stream_expect(c->stream, op, has_experts(c, run) ? c->routing.first : NULL);
+    atomic_store_explicit(&c->next_chunk, 0, memory_order_relaxed);
+    return n_chunks;
+}
+
+/* Streamed weights are there once: a tile then has all rows that a matrix multiplies. */
 uint32_t iq_matmul_prepare(iq_context *context) {
     iq_stage_run *run = &context->run;
-    run->tokens_per_tile = tile_tokens(context, run);
+    run->tokens_per_tile = context->stream ? run->n_rows : tile_tokens(context, run);
     run->n_tiles = has_experts(context, run) ? iq_cut_experts(&context->routing, run->tokens_per_tile)
                                              : iq_div_up(run->n_rows, run->tokens_per_tile);
     const bool decode = run->n_rows / run->n_tiles <= DECODE_TOKENS;
     const uint64_t wanted = decode ? decode_rows(context, run) : prefill_rows(context, run);
-    uint32_t rows = (uint32_t)iq_round_up(wanted == 0 ? 1 : wanted, ROW_UNIT);
+    if (context->stream) return prepare_streamed(context, wanted);
+    uint32_t rows = (uint32_t)iq_round_up(wanted == 0 ? 1 : wanted, IQ_ROW_UNIT);
     uint32_t n_chunks;
     while ((n_chunks = cut_rows(context, rows)) > IQ_POOL_MAX_CHUNKS) rows *= 2;
     return n_chunks;
@@ -124,7 +140,7 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
     const iq_op *op = c->run.op;
     const iq_program_weight *w = &c->program->weights[op->weight[slot]];
     w->kernels->matmul(&(iq_matmul_task){
-        .rows = w->data + (part->expert * w->n_rows + part->first_row) * w->row_bytes,
+        .rows = part->rows[slot - part->slot],
         .row_bytes = w->row_bytes,
         .n_rows = part->n_rows,
         .n_cols = w->n_cols,
@@ -156,15 +172,54 @@ static void gated_chunk(iq_context *c, const matmul_part *part, uint32_t thread)
                          part->first_row + part->n_rows);
 }
 
-void iq_matmul_chunk(iq_context *context, uint32_t chunk, uint32_t thread) {
-    const iq_stage_run *run = &context->run;
-    const matmul_part part = part_of(context, run, chunk);
-    if (run->stage->kind == IQ_STAGE_GATED_MATMUL) {
-        gated_chunk(context, &part, thread);
+static void multiply_part(iq_context *c, const matmul_part *part, uint32_t thread) {
+    const iq_stage_run *run = &c->run;
+    if (is_gated(run)) {
+        gated_chunk(c, part, thread);
         return;
     }
-    const int32_t dst = run->op->dst[part.slot];
-    const bool add = (run->op->flags & IQ_FLAG_ADD) != 0;
-    multiply(context, &part, part.slot, iq_buffer_row(context, dst, part.first_token) + part.first_row,
-             context->program->buffers[dst].n_cols, add, thread);
+    const int32_t dst = run->op->dst[part->slot];
+    multiply(c, part, part->slot, iq_buffer_row(c, dst, part->first_token) + part->first_row,
+             c->program->buffers[dst].n_cols, (run->op->flags & IQ_FLAG_ADD) != 0, thread);
+}
+
+/* The part in tiles that fit the cache. A tile is numbered by its first token: no other has that number. */
+static void multiply_in_tiles(iq_context *c, matmul_part part, uint32_t thread) {
+    const uint32_t most = tile_tokens(c, &c->run), end = part.first_token + part.n_tokens;
+    for (; part.first_token < end; part.first_token += part.n_tokens) {
+        part.tile = part.first_token;
+        part.n_tokens = (uint32_t)iq_min_size(most, end - part.first_token);
+        multiply_part(c, &part, thread);
+    }
+}
+
+/* A read that failed ends the step as if it were cancelled. */
+static void streamed_chunk(iq_context *c, uint32_t thread) {
+    const iq_stage_run *run = &c->run;
+    const uint32_t op = run->stage->op, n_weight = is_gated(run) ? 2 : 1;
+    matmul_part part = part_of(c, run, atomic_fetch_add_explicit(&c->next_chunk, 1, memory_order_relaxed));
+    for (uint32_t i = 0; i < n_weight; i++) {
+        part.rows[i] = iq_stream_rows(c->stream, op, part.slot + i, part.expert, part.first_row, &c->cancelled);
+        if (part.rows[i]) continue;
+        iq_context_cancel(c);
+        return;
+    }
+    multiply_in_tiles(c, part, thread);
+    for (uint32_t i = 0; i < n_weight; i++) {
+        iq_stream_done(c->stream, op, part.slot + i, part.expert, part.first_row, part.n_rows);
+    }
+}
+
+void iq_matmul_chunk(iq_context *context, uint32_t chunk, uint32_t thread) {
+    const iq_stage_run *run = &context->run;
+    if (context->stream) {
+        streamed_chunk(context, thread);
+        return;
+    }
+    matmul_part part = part_of(context, run, chunk);
+    for (uint32_t i = 0; i < (is_gated(run) ? 2u : 1u); i++) {
+        const iq_program_weight *w = &context->program->weights[run->op->weight[part.slot + i]];
+        part.rows[i] = w->data + (part.expert * w->n_rows + part.first_row) * w->row_bytes;
+    }
+    multiply_part(context, &part, thread);
 }

@@ -18,10 +18,21 @@ uint32_t iq_rows_prepare(iq_context *context) {
     return iq_div_up(run->n_units, run->units_per_chunk);
 }
 
-static void embed_row(iq_context *c, const iq_op *op, uint32_t row) {
+static const uint8_t *embedding_of(iq_context *c, const iq_op *op, uint32_t token, uint32_t thread) {
     const iq_program_weight *w = &c->program->weights[op->weight[0]];
+    if (!c->stream) return w->data + (size_t)token * w->row_bytes;
+    return iq_stream_row(c->stream, op->weight[0], token, c->threads[thread].temp, IQ_TEMP_FLOATS * sizeof(float));
+}
+
+static void embed_row(iq_context *c, const iq_op *op, uint32_t row, uint32_t thread) {
+    const iq_program_weight *w = &c->program->weights[op->weight[0]];
+    const uint8_t *from = embedding_of(c, op, (uint32_t)c->batch.token[row], thread);
+    if (!from) {
+        iq_context_cancel(c);
+        return;
+    }
     float *out = iq_buffer_row(c, op->dst[0], row);
-    w->decode(w->data + (size_t)c->batch.token[row] * w->row_bytes, w->n_cols, out);
+    w->decode(from, w->n_cols, out);
     if (op->f[0] == 1.0f) return;
     for (size_t i = 0; i < w->n_cols; i++) out[i] *= op->f[0];
 }
@@ -78,13 +89,13 @@ static bool writes_companions(iq_stage_kind kind) {
     return kind == IQ_STAGE_RMS_NORM || kind == IQ_STAGE_DEAL || kind == IQ_STAGE_QUANTIZE;
 }
 
-void iq_rows_chunk(iq_context *context, uint32_t chunk) {
+void iq_rows_chunk(iq_context *context, uint32_t chunk, uint32_t thread) {
     const iq_stage_run *run = &context->run;
     const uint32_t first = chunk * run->units_per_chunk;
     const uint32_t n = (uint32_t)iq_min_size(run->units_per_chunk, run->n_units - first);
     for (uint32_t row = first; row < first + n; row++) {
         switch (run->stage->kind) {
-        case IQ_STAGE_EMBED: embed_row(context, run->op, row); break;
+        case IQ_STAGE_EMBED: embed_row(context, run->op, row, thread); break;
         case IQ_STAGE_SELECT: select_row(context, run->op, row); break;
         case IQ_STAGE_RMS_NORM: rms_norm_row(context, run->op, row); break;
         case IQ_STAGE_ROPE_TABLE: rope_table_row(context, run->op, row); break;

@@ -115,6 +115,11 @@ static uint32_t next_stage(void *user, uint32_t thread) {
     }
 }
 
+static iq_status why_failed(iq_context *c, iq_error *error) {
+    const iq_status status = c->stream ? iq_stream_failure(c->stream, error) : IQ_OK;
+    return status != IQ_OK ? status : iq_fail(error, IQ_ERR_CANCELLED, "the step was cancelled");
+}
+
 static iq_status run(iq_context *c, uint32_t first_op, uint32_t last_op, iq_error *error) {
     if (!c->stepping) return iq_fail(error, IQ_ERR_ARGUMENT, "no step is open: call iq_step_begin first");
     if (c->failed) return iq_fail(error, IQ_ERR_CANCELLED, "the step was cancelled: end it");
@@ -123,14 +128,17 @@ static iq_status run(iq_context *c, uint32_t first_op, uint32_t last_op, iq_erro
                        "ops %u to %u cannot run now: the next op is %u of %u, and ops run in order", first_op, last_op,
                        c->next_op, c->program->n_op);
     }
+    iq_status status = c->stream ? iq_stream_enter(c->stream, error) : IQ_OK;
+    if (status != IQ_OK) return status;
     c->next_stage = c->program->first_stage[first_op];
     c->end_stage = c->program->first_stage[last_op];
     c->run.stage = NULL;
     if (c->profiling) c->profile_start = iq_now_ns();
     iq_pool_run(c->pool, &(iq_pool_work){.next_stage = next_stage, .run_chunk = run_chunk, .user = c});
-    if (c->failed) return iq_fail(error, IQ_ERR_CANCELLED, "the step was cancelled");
-    c->next_op = last_op;
-    return IQ_OK;
+    status = c->failed ? why_failed(c, error) : IQ_OK;
+    if (c->stream) iq_stream_leave(c->stream, !c->failed);
+    if (!c->failed) c->next_op = last_op;
+    return status;
 }
 
 /* A batch whose keys and values are not all in the cache is never kept. */

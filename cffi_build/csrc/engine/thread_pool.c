@@ -1,12 +1,12 @@
-#define _DEFAULT_SOURCE 1 /* clock_gettime, sched_yield, pthread_sigmask under -std=c11 */
+#define _DEFAULT_SOURCE 1 /* clock_gettime, sched_yield under -std=c11 */
 #include "engine/thread_pool.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
 #include "base/aligned.h"
+#include "engine/thread_start.h"
 #include "engine/wait.h"
 
 /* The chunks of a stage are cut into one contiguous range per thread, so that each thread streams neighbouring rows;
@@ -170,31 +170,11 @@ void iq_pool_run(iq_thread_pool *pool, const iq_pool_work *work) {
     }
 }
 
-#if defined(_WIN32)
-
-static int start_worker(worker *w) { return pthread_create(&w->thread, NULL, worker_main, w); }
-
-#else
-
-/* Signals of the host program are its own business: our threads block them all, but for those that a fault of the
- * thread itself raises. The system ends a process that blocks them, past crash reporters and the map guard. */
-static int start_worker(worker *w) {
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS), sigdelset(&all, SIGSEGV), sigdelset(&all, SIGFPE), sigdelset(&all, SIGILL);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    const int failure = pthread_create(&w->thread, NULL, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failure;
-}
-
-#endif
-
 static iq_status start_workers(iq_thread_pool *pool, iq_error *error) {
     for (uint32_t i = 1; i < pool->n_threads; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .index = i};
-        if (start_worker(w) != 0) {
+        if (iq_thread_start(&w->thread, worker_main, w) != 0) {
             return iq_fail(error, IQ_ERR_THREAD, "the system refused thread %u of %u: use fewer threads", i + 1,
                            pool->n_threads);
         }
