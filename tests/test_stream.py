@@ -146,6 +146,15 @@ def test_a_step_reads_each_streamed_byte_once(path: Path) -> None:
             assert once - ahead - 4096 * len(sizes) <= native.stream.bytes_read - before <= once + ahead
 
 
+def test_many_logits_come_in_several_steps(path: Path, expected: Callable[[], list[np.ndarray]]) -> None:
+    """Where the account has room for a few rows of logits only; their bits stay."""
+    whole, cut = NativeProgram(build_program(GGUFFile(path))), streamed(path, 0.5, n_outputs=5)
+    with Session(whole, n_ctx=256, n_threads=2) as one, Session(cut, n_ctx=256, n_threads=2) as other:
+        for want in ("all", np.arange(len(IDS)) % 3 == 0):
+            rows = one.evaluate(IDS, want, "prefill")
+            assert np.array_equal(rows, other.evaluate(IDS, want, "prefill"))
+
+
 def test_two_sessions_take_turns(path: Path, expected: Callable[[], list[np.ndarray]]) -> None:
     """Steps of two contexts in two threads, of one stream: both get their own numbers."""
     from concurrent.futures import ThreadPoolExecutor

@@ -20,8 +20,8 @@ from iqrun.errors import ResourceError
 from iqrun.native import ffi, lib
 
 PIECE_BYTES = 1 << 20  # large enough that a disk reads at its full speed
-N_SLOT = 8  # pieces that are read ahead
-N_READER = 2
+N_SLOT = 12  # pieces that are read ahead
+N_READER = 4  # a disk needs several reads at once to show its speed
 _GROWTH_BYTES = 16_000_000  # what a process takes after loading: imports, texts, page tables
 _FREE_SHARE = 0.85  # of the memory that is free: other programs grow, too
 _BATCHES = (128, 64, 32, 16)  # tokens in one step; a prompt is read in few steps, and their buffers take memory
