@@ -23,7 +23,7 @@ Bytes = npt.NDArray[np.uint8]
 Value = Union[int, float, bool, str, Array, "StringArray"]
 ArrayKind = Literal["str", "int", "float", "bool"]
 
-_LENGTH_BYTES = 8  # of a string
+LENGTH_BYTES = 8  # of a string
 _ARRAY_HEADER_BYTES = 12  # element type u32, count u64
 
 
@@ -65,22 +65,26 @@ class StringArray(Sequence[str]):
 
     def copy(self) -> StringArray:
         """The same strings in memory of their own, so that the file can go."""
+        data, starts = self.stored()
+        return StringArray(data.copy(), starts)
+
+    def stored(self) -> tuple[Bytes, npt.NDArray[np.uint64]]:
+        """The bytes of all strings, each behind its length (u64), and where in them each begins, and the end."""
         first, end = int(self._starts[0]), int(self._starts[-1])
-        return StringArray(self._data[first:end].copy(), self._starts - self._starts[0])
+        return self._data[first:end], self._starts - self._starts[0]
 
     def raw(self, index: int) -> bytes:
         """The bytes of one string."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"string {index} of {len(self)}")
         index %= len(self)
-        return self._data[int(self._starts[index]) + _LENGTH_BYTES : int(self._starts[index + 1])].tobytes()
+        return self._data[int(self._starts[index]) + LENGTH_BYTES : int(self._starts[index + 1])].tobytes()
 
     def iter_raw(self) -> Iterator[bytes]:
         """The bytes of every string, in order; several times faster than `raw` in a loop."""
-        first, end = int(self._starts[0]), int(self._starts[-1])
-        blob = self._data[first:end].tobytes()
-        bounds = (self._starts - self._starts[0]).tolist()
-        return (blob[a + _LENGTH_BYTES : b] for a, b in pairwise(bounds))
+        data, starts = self.stored()
+        blob = data.tobytes()
+        return (blob[a + LENGTH_BYTES : b] for a, b in pairwise(starts.tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,7 @@ class Metadata(Mapping[str, Value]):
     def raw_str(self, key: str) -> bytes:
         """The bytes of a string value."""
         entry = self._typed(key, {ValueType.STRING}, "a string")
-        return self._data[entry.start + _LENGTH_BYTES : entry.end].tobytes()
+        return self._data[entry.start + LENGTH_BYTES : entry.end].tobytes()
 
     @overload
     def get_uint(self, key: str) -> int: ...
@@ -263,7 +267,7 @@ def _decode(data: Bytes, entry: Entry) -> Value:
     if entry.item is not None:
         return _decode_array(data, entry, entry.item)
     if entry.kind is ValueType.STRING:
-        return data[entry.start + _LENGTH_BYTES : entry.end].tobytes().decode("utf-8", "replace")
+        return data[entry.start + LENGTH_BYTES : entry.end].tobytes().decode("utf-8", "replace")
     value = np.frombuffer(data[entry.start : entry.end].tobytes(), DTYPES[entry.kind])[0].item()
     return bool(value) if entry.kind is ValueType.BOOL else value
 

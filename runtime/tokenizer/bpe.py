@@ -10,6 +10,7 @@ from typing import Any
 
 from iqrun.errors import TokenizerError
 from iqrun.tokenizer.base import Tokenizer
+from iqrun.tokenizer.merging import MAX_LETTERS, Merger
 from iqrun.tokenizer.pretokenizers import PreTokenizer, find_pretokenizer
 from iqrun.tokenizer.vocab import TokenType, Vocab
 
@@ -42,12 +43,20 @@ class BPETokenizer(Tokenizer):
 
     @cached_property
     def _encoder(self) -> Any:
-        """The library's tokenizer. Built for the first text: it takes longer than all the rest of loading."""
+        """The library's tokenizer. Built when `_merger` does not do: it takes longer than all the rest of loading."""
         import tokenizers
 
         encoder = tokenizers.Tokenizer(_bpe_model(self._vocab, self._rules))
-        encoder.pre_tokenizer = _pre_tokenizer(self._rules)
+        encoder.pre_tokenizer = self._splitting
         return encoder
+
+    @cached_property
+    def _splitting(self) -> Any:
+        return _pre_tokenizer(self._rules)
+
+    @cached_property
+    def _merger(self) -> Merger | None:
+        return Merger.of(self._vocab, whole_words=self._rules.whole_words)
 
     def _encode_text(self, text: str) -> list[int]:
         if len(text) <= MAX_CHUNK:
@@ -55,8 +64,17 @@ class BPETokenizer(Tokenizer):
         return [token_id for chunk in _chunks(text) for token_id in self._encode_chunk(chunk)]
 
     def _encode_chunk(self, text: str) -> list[int]:
+        if "_encoder" not in self.__dict__ and len(text) <= MAX_LETTERS and self._merger is not None:
+            pieces = [piece for piece, _ in self._splitting.pre_tokenize_str(text)]
+            if self._merger.takes(pieces):
+                return self._merged(self._merger, pieces)
         ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
         return ids
+
+    def _merged(self, merger: Merger, pieces: Sequence[str]) -> list[int]:
+        """As the library does it; letters without a token get ids behind the vocabulary."""
+        found = [token for piece in pieces for token in merger.tokens(piece)]
+        return [self.n_vocab + BYTE_OF_LETTER[text] if i is None else i for text, i in found]
 
     def _text_bytes(self, token_id: int, text: str) -> bytes:
         if self._vocab.types[token_id] == TokenType.USER_DEFINED:  # stored as it is, not in byte letters

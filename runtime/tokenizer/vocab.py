@@ -71,7 +71,7 @@ class Vocab:
     model: str
     pre: str | None
     architecture: str
-    texts: list[str]
+    texts: Sequence[str]
     types: bytes
     scores: npt.NDArray[np.float32]
     merges: Sequence[str]
@@ -110,7 +110,7 @@ def read_vocab(file: GGUFFile) -> Vocab:
     if keys.TOKENIZER_MODEL not in metadata or keys.TOKENS not in metadata:
         missing = keys.TOKENIZER_MODEL if keys.TOKENIZER_MODEL not in metadata else keys.TOKENS
         raise TokenizerError(f"{file.path}: there is no vocabulary in this file (no key {missing!r})")
-    texts = list(metadata.get_array(keys.TOKENS, "str"))
+    texts = metadata.get_array(keys.TOKENS, "str").copy()  # decoded when needed; outlives the file
     if not texts:
         raise TokenizerError(f"{file.path}: the vocabulary is empty ({keys.TOKENS} has no elements)")
     warnings: list[str] = []
@@ -146,7 +146,7 @@ def _check_length(file: GGUFFile, key: str, n: int, n_vocab: int) -> None:
         raise TokenizerError(f"{file.path}: {key} has {n} elements, but there are {n_vocab} tokens; convert it again")
 
 
-def _read_types(file: GGUFFile, texts: list[str], warnings: list[str]) -> bytes:
+def _read_types(file: GGUFFile, texts: Sequence[str], warnings: list[str]) -> bytes:
     """The type of each token; guessed from the texts where the file has none."""
     stored = file.metadata.get_array(keys.TOKEN_TYPES, "int", None)
     if stored is None:
@@ -223,7 +223,7 @@ def _add_spm_defaults(ids: dict[str, int | None], file: GGUFFile, types: bytes) 
             ids[key] = token_id
 
 
-def _named_ends(texts: list[str], types: bytes) -> frozenset[int]:
+def _named_ends(texts: Sequence[str], types: bytes) -> frozenset[int]:
     marks = (TokenType.CONTROL, TokenType.USER_DEFINED)
     array = np.frombuffer(types, np.uint8)
     return frozenset(i for i in np.flatnonzero(np.isin(array, marks)).tolist() if texts[i] in END_TEXTS)
