@@ -52,6 +52,19 @@ def test_every_example_is_tested_here() -> None:
         assert f'"{path.name}"' in tested or f'load("{path.stem}")' in tested, path.name
 
 
+def test_button() -> None:
+    """A story for each push, spoken sentence by sentence, each as soon as it is complete."""
+    lines = run("button.py", str(DEMO), stdin="\n\n").splitlines()
+    assert len(lines) >= 4
+    assert all(line == line.strip() and line for line in lines)
+    taken: list[str] = []
+    pieces = (taken.append(piece) or piece for piece in ["A fox", " ran. It", " was", " red! ", "Then"])
+    found = load("button").sentences(pieces)
+    assert next(found) == "A fox ran."
+    assert len(taken) == 2
+    assert list(found) == ["It was red!", "Then"]
+
+
 def test_chat() -> None:
     """Two questions, each with an answer."""
     lines = run("chat.py", str(DEMO)).splitlines()

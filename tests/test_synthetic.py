@@ -66,3 +66,15 @@ def test_progress_counts_the_bytes(tmp_path: Path) -> None:
         total = sum(tensor.n_bytes for tensor in file.tensors.values())
     assert calls[-1] == (total, total)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_another_files_vocabulary_is_taken_over(tmp_path: Path) -> None:
+    """Its tokens, and as many rows of the embedding."""
+    path, demo = tmp_path / "model.gguf", Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
+    write_synthetic(path, "llama-13m", "IQ2_KS", vocabulary=demo)
+    with GGUFFile(path) as made, GGUFFile(demo) as file:
+        key = "tokenizer.ggml.tokens"
+        assert list(made.metadata.get_array(key, "str")) == list(file.metadata.get_array(key, "str"))
+        assert made.tensors["token_embd.weight"].n_rows == file.tensors["token_embd.weight"].n_rows
+    with iqrun.load(path, n_ctx=16, n_threads=1) as model:
+        assert model.complete("Once upon a time", max_tokens=1) is not None

@@ -88,9 +88,7 @@ def test_whole_vocabularies(name: str) -> None:
 def vocabulary(path: Path, merges: list[str], more: list[str]) -> Tokenizer:
     tokens = [*LETTERS, *more, "<|end|>"]
     types = [NORMAL] * (len(tokens) - 1) + [CONTROL]
-    return Tokenizer.from_gguf(
-        write_vocabulary(path, "gpt2", tokens, types=types, merges=merges, pre="gpt-2")
-    )
+    return Tokenizer.from_gguf(write_vocabulary(path, "gpt2", tokens, types=types, merges=merges, pre="gpt-2"))
 
 
 @settings(max_examples=100, deadline=None)

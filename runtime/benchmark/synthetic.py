@@ -6,7 +6,7 @@ Speed does not depend on what the weights are, so a few rows of each shape are m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from iqrun import formats
 from iqrun.formats import FORMATS, Format
-from iqrun.gguf import GGUFPlan, GGUFWriter, TensorInfo, ValueType, keys
+from iqrun.gguf import GGUFFile, GGUFPlan, GGUFWriter, TensorInfo, ValueType, keys
 from iqrun.quantizer.recipes import OUTPUT, TOKEN_EMBEDDING, Recipe, Traits, fitting
 
 _N_ROWS = 32  # rows made of each type and length; a matrix repeats them
@@ -66,7 +66,12 @@ def parse(text: str) -> list[tuple[str, str]]:
 
 
 def write_synthetic(
-    path: str | PathLike[str], size: str, type_name: str, *, progress: Callable[[int, int], object] | None = None
+    path: str | PathLike[str],
+    size: str,
+    type_name: str,
+    *,
+    vocabulary: str | PathLike[str] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> None:
     """Writes a GGUF file of random weights.
 
@@ -74,13 +79,14 @@ def write_synthetic(
         path: the file to write.
         size: a key of `SIZES`.
         type_name: storage type; where iqrun writes it itself, its usual mix of types is used.
+        vocabulary: a GGUF file whose vocabulary to take; by default words are made up.
         progress: called as ``progress(bytes_done, bytes_total)``.
 
     Raises:
         GGUFError: the file exists, or cannot be written.
         ResourceError: the disk is full.
     """
-    plan = _plan(SIZES[size], formats.by_name(type_name))
+    plan = _plan(SIZES[size], formats.by_name(type_name), vocabulary)
     rows = _Rows()
     total, done = sum(tensor.n_bytes for tensor in plan.tensors), 0
     with GGUFWriter(path, plan) as writer:
@@ -92,14 +98,17 @@ def write_synthetic(
                 progress(done, total)
 
 
-def _plan(size: Size, main: Format) -> GGUFPlan:
+def _plan(size: Size, main: Format, vocabulary: str | PathLike[str] | None) -> GGUFPlan:
     plan = GGUFPlan()
+    if vocabulary is None:
+        _add_vocabulary(plan, size.n_vocab)
+    else:
+        size = replace(size, n_vocab=_copy_vocabulary(plan, vocabulary))
     plan.set(keys.ARCHITECTURE, "llama", ValueType.STRING)
     plan.set("general.name", "random weights", ValueType.STRING)
     for key, value in _hyper_parameters(size).items():
         plan.set(f"llama.{key}", value, ValueType.UINT32)
     plan.set("llama.attention.layer_norm_rms_epsilon", 1e-5, ValueType.FLOAT32)
-    _add_vocabulary(plan, size.n_vocab)
     shapes = GGUFPlan()  # the tensors as a recipe wants to see them
     for name, shape in tensor_shapes(size):
         tensor = shapes.add_tensor(name, shape, FORMATS["F32"].id)
@@ -131,6 +140,15 @@ def _add_vocabulary(plan: GGUFPlan, n_vocab: int) -> None:
     plan.set_array(keys.TOKEN_TYPES, types, ValueType.INT32)
     plan.set(keys.BOS_TOKEN_ID, 1, ValueType.UINT32)
     plan.set(keys.EOS_TOKEN_ID, 2, ValueType.UINT32)
+
+
+def _copy_vocabulary(plan: GGUFPlan, path: str | PathLike[str]) -> int:
+    """Takes over another file's vocabulary; returns the number of its tokens."""
+    with GGUFFile(path) as file:
+        for key in file.metadata:
+            if key.startswith("tokenizer."):
+                plan.copy(file.metadata, key)
+        return len(file.metadata.get_array(keys.TOKENS, "str"))
 
 
 def tensor_shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:

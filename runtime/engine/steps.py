@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import Lock, current_thread, main_thread
 from typing import Any, Literal, TypeAlias
 
@@ -158,6 +157,8 @@ class Steps:
             with running:
                 if wanted:
                     check(lib.iq_step_run, self.handle, first, last)
+
+        from concurrent.futures import ThreadPoolExecutor  # late: most steps are short, and never come here
 
         with ThreadPoolExecutor(1) as helper:
             try:

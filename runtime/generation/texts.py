@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from iqrun.engine.context import Context
 from iqrun.engine.session import Session
@@ -13,13 +13,15 @@ from iqrun.errors import ContextFullError, IncompleteError, ResourceError
 from iqrun.generation.batch import Job, common_prefix, generate_many, positions_needed
 from iqrun.generation.cancellation import CancelToken
 from iqrun.generation.generate import constraint_of, generate
-from iqrun.generation.grammar import Grammar
 from iqrun.generation.records import Step
 from iqrun.generation.writer import Writer
 from iqrun.sampling import SamplingOptions
 from iqrun.tokenizer import Tokenizer
 
-ResponseFormat: TypeAlias = Grammar | Mapping[str, Any] | None
+if TYPE_CHECKING:
+    from iqrun.generation.grammar import Grammar
+
+ResponseFormat: TypeAlias = "Grammar | Mapping[str, Any] | None"
 
 N_PARALLEL = 8
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from contextlib import suppress
 from os import PathLike, fspath
 from pathlib import Path
@@ -33,7 +33,7 @@ class GGUFWriter:
         self.path = Path(fspath(path)).resolve()
         self._plan = plan
         self._overwrite = overwrite
-        self._part = PartFile(self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part"), plan)
+        self._part = PartFile(self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.part"), plan)
 
     def __enter__(self) -> GGUFWriter:
         """Creates the temporary file and writes the header.

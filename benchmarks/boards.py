@@ -1,0 +1,74 @@
+"""What would a Raspberry Pi do? The table of docs/raspberry-pi.md, computed, not measured.
+
+The estimate of `iqrun fit`, on boards that are described here instead of measured: the read bandwidth that others saw
+under decoding, and the instructions per 256 weights of our inner loops (docs/performance.md), at so many per cycle.
+
+    python benchmarks/boards.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iqrun.fitting import Board, estimate_all, recommend, shape_of
+from iqrun.text_tables import markdown_table
+
+# Instructions of the inner loop per 256 weights when one token is decoded.
+NEON_DOTPROD = {"IQ2_K": 165, "IQ3_K": 252, "IQ4_K": 184, "IQ4_KS": 165, "IQ5_K": 314, "IQ6_K": 351}
+NEON = {"IQ2_K": 190, "IQ3_K": 281, "IQ4_K": 219, "IQ4_KS": 194, "IQ5_K": 343, "IQ6_K": 390}
+SIZES = ("0.5b", "1.1b", "1.5b", "3b", "8b", "14b")
+N_CTX = 2048
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A processor: 4 cores."""
+
+    name: str
+    clock: float
+    per_cycle: float  # instructions
+    read_bandwidth: float
+    instructions: dict[str, int]
+
+    def board(self, gigabytes: int) -> Board:
+        """With so much memory, of which the system keeps 0.4 GB for itself; no streaming."""
+        seconds = {name: n / 256 / self.per_cycle / self.clock for name, n in self.instructions.items()}
+        free = int(gigabytes * 1e9 - 0.4e9)
+        return Board(self.name, "neon", 4, free, self.read_bandwidth, None, seconds)
+
+
+PI4 = Kind("Pi 4", 1.8e9, 1.2, 4e9, NEON)
+PI5 = Kind("Pi 5", 2.4e9, 2.0, 11e9, NEON_DOTPROD)
+
+
+def speeds(kind: Kind) -> list[list[str]]:
+    """Tokens per second by size and type."""
+    rows = []
+    for size in SIZES:
+        found = {e.type: e.tokens_per_second for e in estimate_all(shape_of(size), kind.board(64), N_CTX)}
+        rows.append([size, *(f"{found[name] or 0:.1f}" for name in kind.instructions)])
+    return rows
+
+
+def advice(kind: Kind, gigabytes: int) -> list[str]:
+    """For each size the type to take on a board with so much memory."""
+    cells = []
+    for size in SIZES:
+        estimate = recommend(shape_of(size), kind.board(gigabytes), N_CTX).estimate
+        speed = f"{estimate.tokens_per_second or 0:.1f}"
+        cells.append(f"{estimate.type}, {speed}" if estimate.fits and estimate.n_ctx == N_CTX else "-")
+    return cells
+
+
+def main() -> None:
+    for kind in (PI5, PI4):
+        print(f"{kind.name}: tokens/s by size and type\n")
+        print(markdown_table(["size", *kind.instructions], speeds(kind)) + "\n")
+    boards = [(PI4, n) for n in (1, 2, 4, 8)] + [(PI5, n) for n in (2, 4, 8, 16)]
+    print("what to take: type, tokens/s\n")
+    rows = [[f"{kind.name}, {n} GB", *advice(kind, n)] for kind, n in boards]
+    print(markdown_table(["board", *SIZES], rows))
+
+
+if __name__ == "__main__":
+    main()
