@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import atheris
@@ -16,6 +17,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: python -m fuzz {'|'.join(TARGETS)} CORPUS [libFuzzer options]")
     target = TARGETS[sys.argv.pop(1)]
+    gc.freeze()  # the modules: else they are most of what every collection walks
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()
 

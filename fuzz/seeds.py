@@ -69,7 +69,7 @@ def model() -> Iterator[bytes]:
                 n_head_kv=1,
                 n_ff=16,
                 n_layer=1,
-                n_vocab=300,
+                n_vocab=8,
                 tied=True,
             )
             yield path.read_bytes()

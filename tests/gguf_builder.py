@@ -94,7 +94,8 @@ _WORDS = ("the", "and", "he", "in", "er", "an", "re", "on", "at", "en", "or", "i
 def spm_vocabulary(n_vocab: int) -> tuple[list[str], list[float], list[int]]:
     """Tokens, scores and types of a SentencePiece vocabulary: controls, 256 bytes, characters and a few words.
 
-    Every word is reachable by merges: all its prefixes are pieces too. `n_vocab` is at least 300.
+    Every word is reachable by merges: all its prefixes are pieces too. `n_vocab` is at least 300, or the first so many
+    pieces are given, which is enough for a file that no text is meant for.
     """
     special = ["<unk>", "<s>", "</s>"]
     byte_pieces = [f"<0x{value:02X}>" for value in range(256)]
@@ -102,13 +103,13 @@ def spm_vocabulary(n_vocab: int) -> tuple[list[str], list[float], list[int]]:
     prefixes = [start + word[:end] for word in _WORDS for start in ("", "▁") for end in range(1, len(word) + 1)]
     normal = list(dict.fromkeys(letters + [piece for piece in prefixes if len(piece) > 1]))
     normal += [f"piece{index}" for index in range(n_vocab)]
-    normal = normal[: n_vocab - 259]
+    normal = normal[: max(0, n_vocab - 259)]
     merged_first = sorted(range(len(normal)), key=lambda index: (len(normal[index]) < 2, index))
     scores = [0.0] * n_vocab
     for rank, index in enumerate(merged_first):
         scores[259 + index] = -float(rank)
     types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(normal)
-    return special + byte_pieces + normal, scores, types
+    return (special + byte_pieces + normal)[:n_vocab], scores, types[:n_vocab]
 
 
 def tiny_llama(

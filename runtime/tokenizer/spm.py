@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from iqrun.errors import TokenizerError
@@ -22,6 +22,7 @@ from iqrun.tokenizer.vocab import TokenType, Vocab, byte_value
 
 SPACE = "\u2581"  # how the vocabulary writes a space
 _MODEL_TYPE_BPE = 2
+_SCORE_AND_TYPE = struct.Struct("<BfBB")
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -67,12 +68,12 @@ def model_proto(vocab: Vocab) -> bytes:
     from there means that the text cannot be written with this vocabulary.
     """
     pieces = list(_pieces(vocab))
-    pieces.extend((f"<0x{byte:02X}>", 0.0, TokenType.BYTE) for byte in sorted(_missing_bytes(pieces)))
+    encoded = [_piece(*piece) for piece in pieces]
+    encoded.extend(_byte_piece(byte) for byte in sorted(_missing_bytes(pieces)))
     if not any(kind == TokenType.UNKNOWN for _, _, kind in pieces):
-        pieces.append((_placeholder(len(pieces)), 0.0, TokenType.UNKNOWN))
+        encoded.append(_piece(_placeholder(len(encoded)), 0.0, TokenType.UNKNOWN))
     trainer = _varint_field(3, _MODEL_TYPE_BPE) + _varint_field(35, 1)
     normalizer = _bytes_field(1, b"identity") + _varint_field(3, 0) + _varint_field(4, 0) + _varint_field(5, 1)
-    encoded = [_bytes_field(1, _piece(*piece)) for piece in pieces]
     return b"".join(encoded) + _bytes_field(2, trainer) + _bytes_field(3, normalizer)
 
 
@@ -108,12 +109,21 @@ def _missing_bytes(pieces: list[tuple[str, float, int]]) -> set[int]:
     return set(range(256)) - present
 
 
+@cache
+def _byte_piece(byte: int) -> bytes:
+    return _piece(f"<0x{byte:02X}>", 0.0, TokenType.BYTE)
+
+
 def _piece(text: str, score: float, kind: int) -> bytes:
-    return _bytes_field(1, text.encode("utf-8")) + b"\x15" + struct.pack("<f", score) + _varint_field(3, kind)
+    """One of the model's pieces. A vocabulary has many, so the tags of score and type are packed with them."""
+    piece = _bytes_field(1, text.encode("utf-8")) + _SCORE_AND_TYPE.pack(0x15, score, 0x18, kind)
+    return _bytes_field(1, piece)
 
 
 def _varint(value: int) -> bytes:
     """Seven bits a byte, lowest first; the high bit says that more follow."""
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

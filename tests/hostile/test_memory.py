@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from iqrun.tokenizer.bpe import BYTE_OF_LETTER
 from tests.hostile.test_mapped_files import run_script
+from tests.tokenizer_reference import write_vocabulary
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
@@ -35,3 +38,29 @@ def test_an_allocation_that_fails_leaves_the_model_usable() -> None:
         """
     )
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_tokenizers_that_are_made_again_and_again_leave_nothing(tmp_path: Path) -> None:
+    """The words that a byte-level BPE library remembers outlived its tokenizers: 1.5 KB of each, found by fuzzing."""
+    path = write_vocabulary(tmp_path / "v.gguf", "gpt2", [*BYTE_OF_LETTER, "<|end|>"], merges=[], pre="gpt-2")
+    found = run_script(
+        """
+        import gc, resource, sys
+        from iqrun.tokenizer import Tokenizer
+        def rss():
+            gc.collect()
+            return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+        def once():
+            Tokenizer.from_gguf(sys.argv[1]).encode("Once upon a time, hello")
+        for _ in range(300):
+            once()
+        before = rss()
+        for _ in range(1500):
+            once()
+        print(rss() - before)
+        """,
+        path,
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) < 600_000
