@@ -74,17 +74,26 @@ bool iq_cpu_has_dotprod(void) {
     return (getauxval(AT_HWCAP) & asimddp) != 0;
 }
 
+bool iq_cpu_has_i8mm(void) {
+    const unsigned long i8mm = 1ul << 13; /* HWCAP2_I8MM */
+    return iq_cpu_has_dotprod() && (getauxval(AT_HWCAP2) & i8mm) != 0;
+}
+
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
 
-bool iq_cpu_has_dotprod(void) {
+static bool has_feature(const char *name) {
     int value = 0;
     size_t size = sizeof value;
-    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &size, NULL, 0) == 0 && value != 0;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
 }
+
+bool iq_cpu_has_dotprod(void) { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+bool iq_cpu_has_i8mm(void) { return iq_cpu_has_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM"); }
 
 #else
 
+bool iq_cpu_has_i8mm(void) { return false; }
 bool iq_cpu_has_dotprod(void) { return false; } /* no way to ask: plain NEON works everywhere */
 
 #endif

@@ -9,6 +9,7 @@ bool iq_cpu_has_avx2(void);   /* AVX2, FMA, F16C, and the OS saves the upper hal
 bool iq_cpu_has_avx512(void); /* the above and AVX-512 F, BW, DQ, VL, VNNI, VBMI (Ice Lake, Zen 4 and later) */
 #elif defined(IQ_AARCH64)
 bool iq_cpu_has_dotprod(void); /* the instructions sdot and udot */
+bool iq_cpu_has_i8mm(void);    /* these and smmla */
 #endif
 
 #endif

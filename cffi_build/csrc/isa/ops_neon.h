@@ -5,6 +5,15 @@
 #ifndef IQ_ISA_OPS_NEON_H
 #define IQ_ISA_OPS_NEON_H
 
+/* Before a loop of few rounds whose index must become a constant */
+#if defined(__clang__)
+#define IQ_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define IQ_UNROLL _Pragma("GCC unroll 16")
+#else
+#define IQ_UNROLL
+#endif
+
 #define LANE_BIAS 0
 #define TILE_BIAS 0
 
@@ -137,31 +146,73 @@ IQ_INLINE void f32x16_store_i8(int8_t *p, f32x16 a) {
     vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
 }
 
+/* The same address, unknown to the compiler: what is read from it is kept in a register or read again with one load,
+ * where a constant of the program would take two instructions each time. */
+IQ_INLINE const void *opaque(const void *p) {
+#if defined(__GNUC__)
+    __asm__("" : "+r"(p));
+#endif
+    return p;
+}
+
 /* ---- 64 codes --------------------------------------------------------------------------------------------------- */
 
+/* Four slots of 16. Register c holds bytes 4c .. 4c + 3 of each of the four: so ld4 reads them, and so four dot products
+ * on top of each other give the sums of the four slots, with nothing left to add up across lanes. */
 typedef struct {
     uint8x16_t v[4];
 } lanes64;
 
-IQ_INLINE lanes64 v_load(const void *p) {
-    const uint8_t *b = p;
-    return (lanes64)V4(vld1q_u8(b), vld1q_u8(b + 16), vld1q_u8(b + 32), vld1q_u8(b + 48));
+#define V4_U8(f, ...) vreinterpretq_u8_u32(f(__VA_ARGS__))
+
+/* In place, for registers that hold a slot each: dword c of register r goes to dword r of register c; and back. */
+IQ_INLINE void transpose4(float32x4_t r[4]) {
+    const float32x4_t a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]);
+    const float32x4_t c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    const float64x2_t e = vreinterpretq_f64_f32(a), f = vreinterpretq_f64_f32(b);
+    const float64x2_t g = vreinterpretq_f64_f32(c), h = vreinterpretq_f64_f32(d);
+    r[0] = vreinterpretq_f32_f64(vtrn1q_f64(e, g)), r[1] = vreinterpretq_f32_f64(vtrn1q_f64(f, h));
+    r[2] = vreinterpretq_f32_f64(vtrn2q_f64(e, g)), r[3] = vreinterpretq_f32_f64(vtrn2q_f64(f, h));
 }
-/* A shift by a negative count goes right: unlike vshrq_n, it need not be a literal. */
+IQ_INLINE lanes64 v_transpose(lanes64 a) {
+    float32x4_t r[4];
+    for (int i = 0; i < 4; i++) r[i] = vreinterpretq_f32_u8(a.v[i]);
+    transpose4(r);
+    for (int i = 0; i < 4; i++) a.v[i] = vreinterpretq_u8_f32(r[i]);
+    return a;
+}
+IQ_INLINE lanes64 v_load(const void *p) {
+    const uint32x4x4_t x = vld4q_u32(p);
+    return (lanes64)V4(vreinterpretq_u8_u32(x.val[0]), vreinterpretq_u8_u32(x.val[1]), vreinterpretq_u8_u32(x.val[2]),
+                       vreinterpretq_u8_u32(x.val[3]));
+}
+/* Unlike vshrq_n, a count that need not be a literal; negative: to the right. */
+#if defined(__GNUC__)
+IQ_INLINE uint8x16_t shift8(uint8x16_t a, int n) { return n < 0 ? a >> -n : a << n; }
+#else
 IQ_INLINE uint8x16_t shift8(uint8x16_t a, int n) { return vshlq_u8(a, vdupq_n_s8((int8_t)n)); }
+#endif
 /* 32 bytes twice, the second copy shifted right by n; bits n positions from each byte's top are undefined. */
 IQ_INLINE lanes64 v_load32_twice(const void *p, int n) {
-    const uint8x16_t a = vld1q_u8(p), b = vld1q_u8((const uint8_t *)p + 16);
-    return (lanes64)V4(a, b, shift8(a, -n), shift8(b, -n));
+    const uint32x2x4_t x = vld4_u32(p);
+    const int8_t m = (int8_t)-n;
+    const int8x16_t shift = {0, 0, 0, 0, 0, 0, 0, 0, m, m, m, m, m, m, m, m};
+    lanes64 out;
+    for (int i = 0; i < 4; i++) {
+        out.v[i] = vshlq_u8(V4_U8(vreinterpretq_u32_u64, vdupq_lane_u64(vreinterpret_u64_u32(x.val[i]), 0)), shift);
+    }
+    return out;
 }
 /* 16 bytes at p, p + stride, p + 2 stride, p + 3 stride */
 IQ_INLINE lanes64 v_load16x4(const uint8_t *p, size_t stride) {
-    return (lanes64)V4(vld1q_u8(p), vld1q_u8(p + stride), vld1q_u8(p + 2 * stride), vld1q_u8(p + 3 * stride));
+    return v_transpose((lanes64)V4(vld1q_u8(p), vld1q_u8(p + stride), vld1q_u8(p + 2 * stride), vld1q_u8(p + 3 * stride)));
 }
 /* 16 bytes four times, copy k shifted right by 2k; the upper bits of each byte are undefined. */
 IQ_INLINE lanes64 v_load16_fan(const void *p) {
-    const uint8x16_t x = vld1q_u8(p);
-    return (lanes64)V4(x, vshrq_n_u8(x, 2), vshrq_n_u8(x, 4), vshrq_n_u8(x, 6));
+    const int8x16_t shift = {0, 0, 0, 0, -2, -2, -2, -2, -4, -4, -4, -4, -6, -6, -6, -6};
+    const uint32x4_t x = vreinterpretq_u32_u8(vld1q_u8(p));
+    return (lanes64)V4(vshlq_u8(V4_U8(vdupq_laneq_u32, x, 0), shift), vshlq_u8(V4_U8(vdupq_laneq_u32, x, 1), shift),
+                       vshlq_u8(V4_U8(vdupq_laneq_u32, x, 2), shift), vshlq_u8(V4_U8(vdupq_laneq_u32, x, 3), shift));
 }
 /* 8 bytes at p, p + stride, ... twice each, the second copy shifted right by n; its upper bits are undefined. */
 IQ_INLINE lanes64 v_load8x4_twice(const uint8_t *p, size_t stride, int n) {
@@ -170,10 +221,12 @@ IQ_INLINE lanes64 v_load8x4_twice(const uint8_t *p, size_t stride, int n) {
         const uint8x8_t x = vld1_u8(p + stride * (size_t)i);
         out.v[i] = vcombine_u8(x, vshl_u8(x, vdup_n_s8((int8_t)-n)));
     }
-    return out;
+    return v_transpose(out);
 }
 IQ_INLINE lanes64 v_load32x2(const uint8_t *a, const uint8_t *b) {
-    return (lanes64)V4(vld1q_u8(a), vld1q_u8(a + 16), vld1q_u8(b), vld1q_u8(b + 16));
+    const uint32x2x4_t x = vld4_u32((const uint32_t *)(const void *)a), y = vld4_u32((const uint32_t *)(const void *)b);
+    return (lanes64)V4(V4_U8(vcombine_u32, x.val[0], y.val[0]), V4_U8(vcombine_u32, x.val[1], y.val[1]),
+                       V4_U8(vcombine_u32, x.val[2], y.val[2]), V4_U8(vcombine_u32, x.val[3], y.val[3]));
 }
 IQ_INLINE lanes64 v_set1(int value) {
     const uint8x16_t x = vdupq_n_u8((uint8_t)value);
@@ -190,9 +243,11 @@ IQ_INLINE lanes64 v_high4(lanes64 a) { return (lanes64)V4_MAP1(vshrq_n_u8, a, 4)
 /* As low4 and high4, but fit only as an index of a table: the other bits are undefined where that is cheaper. */
 IQ_INLINE lanes64 v_index_low4(lanes64 a) { return v_low4(a); }
 IQ_INLINE lanes64 v_index_high4(lanes64 a) { return v_high4(a); }
-/* An index of n bits: those of mask from a, the others from b. */
+/* An index of n bits: those of mask from a (less than 1 << n), the others from b. */
 IQ_INLINE lanes64 v_index(lanes64 a, int mask, lanes64 b, int n) {
-    return v_or(v_and(a, mask), v_and(b, ((1 << n) - 1) & ~mask));
+    const uint8x16_t from_b = vdupq_n_u8((uint8_t)(((1 << n) - 1) & ~mask));
+    for (int i = 0; i < 4; i++) a.v[i] = vbslq_u8(from_b, b.v[i], a.v[i]);
+    return a;
 }
 /* 16-bit words: bit 0 cleared, then t ^ t >> 1 (the code of IQ4_KSS). */
 IQ_INLINE uint8x16_t gray16(uint8x16_t a) {
@@ -202,21 +257,25 @@ IQ_INLINE uint8x16_t gray16(uint8x16_t a) {
 IQ_INLINE lanes64 v_gray16(lanes64 a) { return (lanes64)V4_MAP(gray16, a); }
 /* Bit 0 of each of the 64 16-bit words of 128 bytes. */
 IQ_INLINE uint64_t low_bits_of_words(const uint8_t *p) {
-    const uint16x8_t weights = {1, 2, 4, 8, 16, 32, 64, 128};
-    uint64_t bits = 0;
-    for (int i = 0; i < 8; i++) {
-        const uint16x8_t odd = vandq_u16(vreinterpretq_u16_u8(vld1q_u8(p + 16 * i)), vdupq_n_u16(1));
-        bits |= (uint64_t)vaddvq_u16(vmulq_u16(odd, weights)) << 8 * i;
-    }
-    return bits;
-}
-/* 64 bits, one per lane in order: `value` where set, else 0. */
-IQ_INLINE lanes64 v_from_bits(uint64_t bits, int value) {
+    const int8x16_t position = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
     const uint8x16_t bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t x[4];
+    for (int i = 0; i < 4; i++) {
+        const uint8x16_t low = vuzp1q_u8(vld1q_u8(p + 32 * i), vld1q_u8(p + 32 * i + 16));
+        x[i] = vandq_u8(vshlq_u8(low, position), bit);
+    }
+    const uint8x16_t sums = vpaddq_u8(vpaddq_u8(x[0], x[1]), vpaddq_u8(x[2], x[3]));
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(sums, sums)), 0);
+}
+/* 64 bits, one per code in order: `value` where set, else 0. */
+IQ_INLINE lanes64 v_from_bits(uint64_t bits, int value) {
+    const uint8x16_t byte = {0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6};
+    const uint8x16_t bit = {1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8};
+    const uint8x16_t words = vreinterpretq_u8_u64(vdupq_n_u64(bits));
     lanes64 out;
     for (int i = 0; i < 4; i++) {
-        const uint8x8_t low = vdup_n_u8((uint8_t)(bits >> 16 * i)), high = vdup_n_u8((uint8_t)(bits >> (16 * i + 8)));
-        out.v[i] = vandq_u8(vtstq_u8(vcombine_u8(low, high), bit), vdupq_n_u8((uint8_t)value));
+        const uint8x16_t set = vqtbl1q_u8(words, vaddq_u8(byte, vdupq_n_u8((uint8_t)(i / 2))));
+        out.v[i] = vandq_u8(vtstq_u8(set, shift8(bit, 4 * (i % 2))), vdupq_n_u8((uint8_t)value));
     }
     return out;
 }
@@ -227,13 +286,11 @@ typedef uint8x16x2_t lut32;
 typedef uint8x16x4_t lut64;
 
 IQ_INLINE lanes64 v_signed(lanes64 a) { return a; }
-IQ_INLINE lut16 lut16_u7(const int8_t *t) { return vld1q_u8((const uint8_t *)t); }
+IQ_INLINE lut16 lut16_u7(const int8_t *t) { return vld1q_u8(opaque(t)); }
 IQ_INLINE lut16 lut16_s8(const int8_t *t) { return lut16_u7(t); }
-IQ_INLINE lut32 lut32_u7(const int8_t *t) { return (lut32){{lut16_u7(t), lut16_u7(t + 16)}}; }
+IQ_INLINE lut32 lut32_u7(const int8_t *t) { return vld1q_u8_x2(opaque(t)); }
 IQ_INLINE lut32 lut32_s8(const int8_t *t) { return lut32_u7(t); }
-IQ_INLINE lut64 lut64_s8(const int8_t *t) {
-    return (lut64){{lut16_u7(t), lut16_u7(t + 16), lut16_u7(t + 32), lut16_u7(t + 48)}};
-}
+IQ_INLINE lut64 lut64_s8(const int8_t *t) { return vld1q_u8_x4(opaque(t)); }
 IQ_INLINE lanes64 v_lut16(lut16 t, lanes64 i) {
     return (lanes64)V4(vqtbl1q_u8(t, i.v[0]), vqtbl1q_u8(t, i.v[1]), vqtbl1q_u8(t, i.v[2]), vqtbl1q_u8(t, i.v[3]));
 }
@@ -246,10 +303,11 @@ IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 i) {
 
 /* ---- dot products ----------------------------------------------------------------------------------------------- */
 
-/* The products of 64 codes with 64 activations, summed within slots as far as is free. */
+/* The sums of the four slots of 64 codes times 64 activations; with sdot as they are, else in halves. `i8`: the codes may
+ * be -128 too. */
 typedef struct {
-    int32x4_t v[4];
-} dot64;
+    int32x4_t v[2];
+} chunk_sums;
 
 #if IQ_NEON_DOTPROD
 #if defined(__clang__) && !defined(__ARM_FEATURE_DOTPROD)
@@ -261,66 +319,154 @@ IQ_INLINE int32x4_t sdot(int32x4_t acc, int8x16_t a, int8x16_t b) {
 #else
 IQ_INLINE int32x4_t sdot(int32x4_t acc, int8x16_t a, int8x16_t b) { return vdotq_s32(acc, a, b); }
 #endif
-IQ_INLINE int32x4_t dot16(uint8x16_t codes, uint8x16_t q) {
-    return sdot(vdupq_n_s32(0), vreinterpretq_s8_u8(codes), vreinterpretq_s8_u8(q));
-}
-IQ_INLINE int32x4_t dot16_i8(uint8x16_t codes, uint8x16_t q) { return dot16(codes, q); }
-#else
-/* Two products of at most 127 * 128 fit int16. */
-IQ_INLINE int32x4_t dot16(uint8x16_t codes, uint8x16_t q) {
-    const int8x16_t a = vreinterpretq_s8_u8(codes), b = vreinterpretq_s8_u8(q);
-    return vpaddlq_s16(vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), a, b));
-}
-/* -128 * -128 twice does not. */
-IQ_INLINE int32x4_t dot16_i8(uint8x16_t codes, uint8x16_t q) {
-    const int8x16_t a = vreinterpretq_s8_u8(codes), b = vreinterpretq_s8_u8(q);
-    return vpadalq_s16(vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), vmull_high_s8(a, b));
-}
-#endif
-
-IQ_INLINE dot64 v_dot_u7(lanes64 codes, lanes64 q) { return (dot64)V4_MAP2(dot16, codes, q); }
-IQ_INLINE dot64 v_dot_s8(lanes64 codes, lanes64 q) { return v_dot_u7(codes, q); }
-IQ_INLINE dot64 v_dot_i8(lanes64 codes, lanes64 q) { return (dot64)V4_MAP2(dot16_i8, codes, q); }
-
-/* Slot sums in lane order: v[k] of chunk j holds slot 4j + k. */
-IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
-    i32x16 sums;
-    for (int k = 0; k < 4; k++) {
-        sums.v[k] = vpaddq_s32(vpaddq_s32(a.v[k], b.v[k]), vpaddq_s32(c.v[k], d.v[k]));
+IQ_INLINE chunk_sums chunk_add(chunk_sums sums, lanes64 codes, lanes64 q, bool i8) {
+    (void)i8;
+    for (int c = 0; c < 4; c++) {
+        sums.v[0] = sdot(sums.v[0], vreinterpretq_s8_u8(codes.v[c]), vreinterpretq_s8_u8(q.v[c]));
     }
     return sums;
+}
+IQ_INLINE int32x4_t chunk_slots(chunk_sums sums) { return sums.v[0]; }
+#else
+/* Two products of at most 127 * 128 fit int16; -128 * -128 twice does not. */
+IQ_INLINE int32x4_t add_products(int32x4_t acc, int8x16_t a, int8x16_t x, int8x16_t b, int8x16_t y, bool high, bool i8) {
+    const int16x8_t first = high ? vmull_high_s8(a, x) : vmull_s8(vget_low_s8(a), vget_low_s8(x));
+    if (!i8) return vpadalq_s16(acc, high ? vmlal_high_s8(first, b, y) : vmlal_s8(first, vget_low_s8(b), vget_low_s8(y)));
+    return vpadalq_s16(vpadalq_s16(acc, first), high ? vmull_high_s8(b, y) : vmull_s8(vget_low_s8(b), vget_low_s8(y)));
+}
+IQ_INLINE int32x4_t add_both_halves(int32x4_t acc, int8x16_t a, int8x16_t x, bool i8) {
+    const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(x));
+    if (!i8) return vpadalq_s16(acc, vmlal_high_s8(low, a, x));
+    return vpadalq_s16(vpadalq_s16(acc, low), vmull_high_s8(a, x));
+}
+IQ_INLINE chunk_sums chunk_add(chunk_sums sums, lanes64 codes, lanes64 q, bool i8) {
+    IQ_UNROLL
+    for (int c = 0; c < 4; c += 2) {
+        const int8x16_t a = vreinterpretq_s8_u8(codes.v[c]), b = vreinterpretq_s8_u8(codes.v[c + 1]);
+        const int8x16_t x = vreinterpretq_s8_u8(q.v[c]), y = vreinterpretq_s8_u8(q.v[c + 1]);
+        sums.v[0] = add_products(sums.v[0], a, x, b, y, false, i8);
+        sums.v[1] = add_products(sums.v[1], a, x, b, y, true, i8);
+    }
+    return sums;
+}
+IQ_INLINE int32x4_t chunk_slots(chunk_sums sums) { return vpaddq_s32(sums.v[0], sums.v[1]); }
+#endif
+IQ_INLINE chunk_sums chunk_zero(void) { return (chunk_sums){{vdupq_n_s32(0), vdupq_n_s32(0)}}; }
+
+/* As the other instruction sets have them, for the sums of activations */
+typedef int32x4_t dot64;
+
+IQ_INLINE dot64 v_dot_u7(lanes64 codes, lanes64 q) { return chunk_slots(chunk_add(chunk_zero(), codes, q, false)); }
+IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) { /* in lane order */
+    const lanes64 x = V4(vreinterpretq_u8_s32(a), vreinterpretq_u8_s32(b), vreinterpretq_u8_s32(c), vreinterpretq_u8_s32(d));
+    const lanes64 lanes = v_transpose(x);
+    return (i32x16)V4_MAP(vreinterpretq_s32_u8, lanes);
 }
 
 /* ---- one small integer per slot --------------------------------------------------------------------------------- */
 
+/* Here vectors of slots stand in the order of the slots: register j belongs to chunk j. What iq_q8_block holds in lane
+ * order is read with ld4. */
+IQ_INLINE f32x16 slots_load(const float *lanes) {
+    const float32x4x4_t x = vld4q_f32(lanes);
+    return (f32x16)V4(x.val[0], x.val[1], x.val[2], x.val[3]);
+}
+/* clang-format off */
+#define IQ_SLOTS_NATURAL(f)  f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14) f(15)
+#define IQ_SLOTS_HALVES(f)   f(0) f(1) f(8) f(9) f(2) f(3) f(10) f(11) f(4) f(5) f(12) f(13) f(6) f(7) f(14) f(15)
+#define IQ_SLOTS_NIBBLE16(f) f(0) f(2) f(4) f(6) f(1) f(3) f(5) f(7) f(8) f(10) f(12) f(14) f(9) f(11) f(13) f(15)
+#define IQ_SLOTS_NIBBLE32(f) f(0) f(1) f(4) f(5) f(2) f(3) f(6) f(7) f(8) f(9) f(12) f(13) f(10) f(11) f(14) f(15)
+#define IQ_SLOTS_PAIRS(f)    f(0) f(4) f(8) f(12) f(1) f(5) f(9) f(13) f(2) f(6) f(10) f(14) f(3) f(7) f(11) f(15)
+/* clang-format on */
+#define IQ_SLOT_TABLE(f)                                                                                               \
+    {                                                                                                                  \
+        {IQ_SLOTS_NATURAL(f)}, {IQ_SLOTS_HALVES(f)}, {IQ_SLOTS_NIBBLE16(f)}, {IQ_SLOTS_NIBBLE32(f)}, {                 \
+            IQ_SLOTS_PAIRS(f)                                                                                          \
+        }                                                                                                              \
+    }
+
 typedef uint8x16_t slots; /* bytes in lane order; arithmetic modulo 256 */
 
-IQ_INLINE uint8x16_t word_bytes(uint64_t word) { return vreinterpretq_u8_u64(vdupq_n_u64(word)); }
-IQ_INLINE uint8x16_t nibbles_of(uint64_t word) { /* in natural order */
-    const uint8x16_t x = word_bytes(word);
-    return vzip1q_u8(vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8(x, 4));
+/* 8 or 4 bytes at the bottom of a vector */
+IQ_INLINE uint8x16_t word_bytes(uint64_t word) {
+    return vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(word), vcreate_u64(0)));
 }
+IQ_INLINE uint8x16_t half_word_bytes(uint32_t word) { return word_bytes(word); }
+/* Fields of two or four bits: the byte of each lane, shifted until the field stands at the bottom (or at bit 4). */
+#define IQ_SLOT_NIBBLE_BYTE(n) (n) / 2,
+#define IQ_SLOT_NIBBLE_SHIFT(n) -4 * ((n) % 2),
+#define IQ_SLOT_CRUMB_BYTE(n) (n) / 4,
+#define IQ_SLOT_CRUMB_SHIFT(n) 4 - 2 * ((n) % 4),
+alignas(16) IQ_TABLE uint8_t slot_nibble_byte[IQ_ORDERS][IQ_SLOTS] = IQ_SLOT_TABLE(IQ_SLOT_NIBBLE_BYTE);
+alignas(16) IQ_TABLE int8_t slot_nibble_shift[IQ_ORDERS][IQ_SLOTS] = IQ_SLOT_TABLE(IQ_SLOT_NIBBLE_SHIFT);
+alignas(16) IQ_TABLE uint8_t slot_crumb_byte[IQ_ORDERS][IQ_SLOTS] = IQ_SLOT_TABLE(IQ_SLOT_CRUMB_BYTE);
+alignas(16) IQ_TABLE int8_t slot_crumb_shift[IQ_ORDERS][IQ_SLOTS] = IQ_SLOT_TABLE(IQ_SLOT_CRUMB_SHIFT);
+alignas(16) IQ_TABLE uint8_t slot_byte[IQ_ORDERS][IQ_SLOTS] = IQ_SLOT_TABLE(IQ_LANE_SELF);
+alignas(16) IQ_TABLE int32_t slot_bit[IQ_ORDERS][IQ_SLOTS] = IQ_SLOT_TABLE(IQ_LANE_BIT);
 IQ_INLINE slots slots_nibbles(uint64_t word, iq_slot_order order) {
-    return vqtbl1q_u8(nibbles_of(word), vld1q_u8(lane_sub_block8[order]));
+    const uint8x16_t bytes = vqtbl1q_u8(word_bytes(word), vld1q_u8(opaque(slot_nibble_byte[order])));
+    return vandq_u8(vshlq_u8(bytes, vld1q_s8(opaque(slot_nibble_shift[order]))), vdupq_n_u8(15));
 }
-IQ_INLINE slots slots_crumbs(uint32_t word, iq_slot_order order) {
-    return slots_nibbles(nibbles_of_crumbs(word), order);
+/* At bit 4; the other bits are undefined. */
+IQ_INLINE uint8x16_t crumbs_at_4(uint32_t word, iq_slot_order order) {
+    const uint8x16_t bytes = vqtbl1q_u8(half_word_bytes(word), vld1q_u8(opaque(slot_crumb_byte[order])));
+    return vshlq_u8(bytes, vld1q_s8(opaque(slot_crumb_shift[order])));
 }
-IQ_INLINE slots slots_pair_bytes(uint64_t word, iq_slot_order order) {
-    return vqtbl1q_u8(word_bytes(word), vld1q_u8(lane_block8[order]));
+/* What belongs to a 32-block has one lane per pair of slots, in the order that costs the dot products least: its slots
+ * stand side by side, or 4 apart where that of the lower and that of the upper nibbles make a pair. */
+#define IQ_PAIRS_IN_ORDER(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7)
+#define IQ_PAIRS_HALVES(f) f(0) f(4) f(1) f(5) f(2) f(6) f(3) f(7)
+#define IQ_PAIRS_NIBBLE32(f) f(0) f(2) f(1) f(3) f(4) f(6) f(5) f(7)
+#define IQ_PAIRS_PAIRS(f) f(0) f(2) f(4) f(6) f(1) f(3) f(5) f(7)
+#define IQ_PAIR_TABLE(f)                                                                                               \
+    {                                                                                                                  \
+        {IQ_PAIRS_IN_ORDER(f)}, {IQ_PAIRS_HALVES(f)}, {IQ_PAIRS_IN_ORDER(f)}, {IQ_PAIRS_NIBBLE32(f)}, {                \
+            IQ_PAIRS_PAIRS(f)                                                                                          \
+        }                                                                                                              \
+    }
+alignas(16) IQ_TABLE uint8_t pair_block8[IQ_ORDERS][16] = IQ_PAIR_TABLE(IQ_LANE_SELF);
+alignas(16) IQ_TABLE int32_t pair_block_bit[IQ_ORDERS][8] = IQ_PAIR_TABLE(IQ_LANE_BIT);
+alignas(16) IQ_TABLE uint8_t pair_nibble_byte[IQ_ORDERS][16] = IQ_PAIR_TABLE(IQ_SLOT_NIBBLE_BYTE);
+alignas(16) IQ_TABLE int8_t pair_nibble_shift[IQ_ORDERS][16] = IQ_PAIR_TABLE(IQ_SLOT_NIBBLE_SHIFT);
+alignas(16) IQ_TABLE uint8_t pair_crumb_byte[IQ_ORDERS][16] = IQ_PAIR_TABLE(IQ_SLOT_CRUMB_BYTE);
+alignas(16) IQ_TABLE int8_t pair_crumb_shift[IQ_ORDERS][16] = IQ_PAIR_TABLE(IQ_SLOT_CRUMB_SHIFT);
+IQ_INLINE slots pair_lanes(uint8x16_t blocks, iq_slot_order order) {
+    if (order == IQ_ORDER_NATURAL || order == IQ_ORDER_NIBBLE16) return blocks;
+    return vqtbl1q_u8(blocks, vld1q_u8(opaque(pair_block8[order])));
 }
+/* The same of floats of all slots: those of the first slots, of the second, their sums; `apart`: 1 or 4 */
+typedef struct {
+    float32x4_t v[2];
+} f32x8;
+
+IQ_INLINE f32x8 pair_first(f32x16 a, int apart) {
+    if (apart == 4) return (f32x8){{a.v[0], a.v[2]}};
+    return (f32x8){{vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3])}};
+}
+IQ_INLINE f32x8 pair_second(f32x16 a, int apart) {
+    if (apart == 4) return (f32x8){{a.v[1], a.v[3]}};
+    return (f32x8){{vuzp2q_f32(a.v[0], a.v[1]), vuzp2q_f32(a.v[2], a.v[3])}};
+}
+IQ_INLINE f32x8 pair_sums(f32x16 a, int apart) {
+    if (apart == 4) return (f32x8){{vaddq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3])}};
+    return (f32x8){{vpaddq_f32(a.v[0], a.v[1]), vpaddq_f32(a.v[2], a.v[3])}};
+}
+IQ_INLINE slots slots_pair_bytes(uint64_t word, iq_slot_order order) { return pair_lanes(word_bytes(word), order); }
 IQ_INLINE slots slots_pair_nibbles(uint32_t word, iq_slot_order order) {
-    return vqtbl1q_u8(nibbles_of(word), vld1q_u8(lane_block8[order]));
+    const uint8x16_t bytes = vqtbl1q_u8(half_word_bytes(word), vld1q_u8(opaque(pair_nibble_byte[order])));
+    return vandq_u8(vshlq_u8(bytes, vld1q_s8(opaque(pair_nibble_shift[order]))), vdupq_n_u8(15));
 }
 IQ_INLINE slots slots_pair_crumbs(uint32_t word, iq_slot_order order) {
-    return vqtbl1q_u8(nibbles_of(nibbles_of_crumbs(word)), vld1q_u8(lane_block8[order]));
+    const uint8x16_t bytes = vqtbl1q_u8(half_word_bytes(word), vld1q_u8(opaque(pair_crumb_byte[order])));
+    const int8x16_t shift = vsubq_s8(vld1q_s8(opaque(pair_crumb_shift[order])), vdupq_n_s8(4));
+    return vandq_u8(vshlq_u8(bytes, shift), vdupq_n_u8(3));
 }
 IQ_INLINE slots slots_bytes(const void *p, iq_slot_order order) {
-    return vqtbl1q_u8(vld1q_u8(p), vld1q_u8(lane_sub_block8[order]));
+    return vqtbl1q_u8(vld1q_u8(p), vld1q_u8(opaque(slot_byte[order])));
 }
 IQ_INLINE slots slots_words(uint64_t low, uint64_t high, iq_slot_order order) { /* 16 bytes in natural order */
     const uint64x2_t words = vcombine_u64(vcreate_u64(low), vcreate_u64(high));
-    return vqtbl1q_u8(vreinterpretq_u8_u64(words), vld1q_u8(lane_sub_block8[order]));
+    return vqtbl1q_u8(vreinterpretq_u8_u64(words), vld1q_u8(opaque(slot_byte[order])));
 }
 IQ_INLINE slots slots_and(slots a, int mask) { return vandq_u8(a, vdupq_n_u8((uint8_t)mask)); }
 IQ_INLINE slots slots_shr(slots a, int n) { return shift8(a, -n); } /* of values 0..255 */
@@ -334,17 +480,18 @@ IQ_INLINE f32x16 slots_f32(slots a) {
     return (f32x16)V4(vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
                       vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high)));
 }
-IQ_INLINE f32x16 choose_bits(uint32_t bits, const int32_t *lane_bit, f32x16 a, f32x16 b) {
-    const int32x4_t x = vdupq_n_s32((int32_t)bits);
-    for (int i = 0; i < 4; i++) a.v[i] = vbslq_f32(vtstq_s32(x, vld1q_s32(lane_bit + 4 * i)), b.v[i], a.v[i]);
+IQ_INLINE f32x16 choose_bits(uint32_t word, int first, const int32_t *lane_bit, int n, f32x16 a, f32x16 b) {
+    const int32x4_t x = vshlq_s32(vdupq_n_s32((int32_t)word), vdupq_n_s32(-first));
+    const int32_t *bits = opaque(lane_bit);
+    for (int i = 0; i < n; i++) a.v[i] = vbslq_f32(vtstq_s32(x, vld1q_s32(bits + 4 * i)), b.v[i], a.v[i]);
     return a;
 }
 /* b in the lanes whose bit of word is set, else a; bit first + n is that of sub-block (32-block) n */
 IQ_INLINE f32x16 slots_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
-    return choose_bits(word >> first, lane_sub_block_bit[order], a, b);
+    return choose_bits(word, first, slot_bit[order], 4, a, b);
 }
 IQ_INLINE f32x16 slots_pair_choose(uint32_t word, int first, iq_slot_order order, f32x16 a, f32x16 b) {
-    return choose_bits(word >> first, lane_block_bit[order], a, b);
+    return choose_bits(word, first, pair_block_bit[order], 2, a, b);
 }
 IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
     const int8x16_t odd = vreinterpretq_s8_u8(vtstq_u8(s, vdupq_n_u8(1)));
@@ -360,120 +507,189 @@ IQ_INLINE f32x16 slots_nibble_values(uint64_t word, iq_slot_order order, const n
 }
 /* nibble + 16 * crumb - 32 */
 IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_order order) {
-    return slots_f32(slots_add(slots_join(slots_nibbles(nibbles, order), slots_crumbs(crumbs, order), 4), -32));
+    const uint8x16_t high = crumbs_at_4(crumbs, order), low = slots_nibbles(nibbles, order);
+    return slots_f32(slots_add(vbslq_u8(vdupq_n_u8(48), high, low), -32));
 }
 /* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
 IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
-    uint16_t h[16];
-    for (int i = 0; i < 16; i++) h[i] = iq_load_u16(p + stride * (size_t)lane_block[order][i]);
-    return f32x16_load_f16(h);
+    uint64_t words[2] = {0, 0};
+    for (int i = 0; i < 8; i++) words[i / 4] |= (uint64_t)iq_load_u16(p + stride * pair_block8[order][i]) << i % 4 * 16;
+    const float16x4_t low = vreinterpret_f16_u64(vcreate_u64(words[0])), high = vreinterpret_f16_u64(vcreate_u64(words[1]));
+    return (f32x16)V4(vcvt_f32_f16(low), vcvt_f32_f16(high), vdupq_n_f32(0.0f), vdupq_n_f32(0.0f));
 }
 
-/* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------ */
-
-/* A unit is 16 rows x 4 columns in four registers of 4 rows: row by row with sdot, else columns 0, 1 of the four rows
- * in the low half and columns 2, 3 in the high half, so that smull and smlal2 add up within rows. */
-#define TILE_UNIT 64
-#define TILE_TOKENS 2
-#define TILE_X_BYTES 1
-
-typedef struct {
-    int8x16_t v[4];
-} tile_w;
-typedef int8x16_t tile_x;
-
-IQ_INLINE tile_w tile_load(const uint8_t *unit) {
-    const lanes64 x = v_load(unit);
-    return (tile_w)V4_MAP(vreinterpretq_s8_u8, x);
-}
-IQ_INLINE tile_x tile_load_x(const int8_t *q) { return vld1q_s8(q); }
-IQ_INLINE i32x16 tile_init(const int32_t *bias) {
-    const int32x4_t zero = vdupq_n_s32(0);
-    (void)bias;
-    return (i32x16)V4(zero, zero, zero, zero);
-}
-#if IQ_NEON_DOTPROD
-IQ_INLINE int8x16_t tile_q4(tile_x x, int c) {
-    const int32x4_t q = vreinterpretq_s32_s8(x);
-    switch (c) {
-    case 0:
-        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 0));
-    case 1:
-        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 1));
-    case 2:
-        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 2));
-    default:
-        return vreinterpretq_s8_s32(vdupq_laneq_s32(q, 3));
-    }
-}
-IQ_INLINE int32x4_t tile_dot_quarter(int32x4_t acc, int8x16_t w, int8x16_t q) { return sdot(acc, w, q); }
-IQ_INLINE uint8x16_t tile_pack(uint8x16_t rows) { return rows; }
-#else
-IQ_INLINE int8x16_t tile_q4(tile_x x, int c) {
-    const uint8x16_t index = {0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3};
-    return vqtbl1q_s8(x, vaddq_u8(index, vdupq_n_u8((uint8_t)(4 * c))));
-}
-/* Codes of a tile may be -128 (Q8_0): the two halves are added up in int32. */
-IQ_INLINE int32x4_t tile_dot_quarter(int32x4_t acc, int8x16_t w, int8x16_t q) {
-    acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(w), vget_low_s8(q)));
-    return vpadalq_s16(acc, vmull_high_s8(w, q));
-}
-IQ_INLINE uint8x16_t tile_pack(uint8x16_t rows) {
-    const uint8x16_t index = {0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15};
-    return vqtbl1q_u8(rows, index);
-}
-#endif
-/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3 */
-IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
-    const int8x16_t q = tile_q4(x, c);
-    for (int i = 0; i < 4; i++) acc.v[i] = tile_dot_quarter(acc.v[i], w.v[i], q);
-    return acc;
-}
-/* 16 activations as tile_dot reads them */
-IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) { memcpy(out, q, 16); }
-
-/* In place: dword c of row r goes to dword r of row c. */
-IQ_INLINE void transpose4(uint32x4_t r[4]) {
-    const uint32x4_t a = vtrn1q_u32(r[0], r[1]), b = vtrn2q_u32(r[0], r[1]);
-    const uint32x4_t c = vtrn1q_u32(r[2], r[3]), d = vtrn2q_u32(r[2], r[3]);
-    const uint64x2_t e = vreinterpretq_u64_u32(a), f = vreinterpretq_u64_u32(b);
-    const uint64x2_t g = vreinterpretq_u64_u32(c), h = vreinterpretq_u64_u32(d);
-    r[0] = vreinterpretq_u32_u64(vtrn1q_u64(e, g)), r[1] = vreinterpretq_u32_u64(vtrn1q_u64(f, h));
-    r[2] = vreinterpretq_u32_u64(vtrn2q_u64(e, g)), r[3] = vreinterpretq_u32_u64(vtrn2q_u64(f, h));
-}
-/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
-IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
-    for (int part = 0; part < 16; part++) { /* 4 rows x 16 codes */
-        const int quarter = part / 4, first_row = part % 4 * 4;
-        uint32x4_t r[4];
-        for (int i = 0; i < 4; i++) r[i] = vreinterpretq_u32_u8(rows[first_row + i].v[quarter]);
-        transpose4(r);
-        for (int i = 0; i < 4; i++) {
-            uint8_t *unit = units + (size_t)quarter * stride + i * TILE_UNIT + first_row * 4;
-            vst1q_u8(unit, tile_pack(vreinterpretq_u8_u32(r[i])));
-        }
-    }
-}
 /* 16 floats of each of 16 rows to 16 vectors over the rows */
 IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
     for (int part = 0; part < 16; part++) {
         const int quarter = part / 4, first_row = part % 4 * 4;
-        uint32x4_t r[4];
-        for (int i = 0; i < 4; i++) r[i] = vreinterpretq_u32_f32(rows[first_row + i].v[quarter]);
+        float32x4_t r[4];
+        for (int i = 0; i < 4; i++) r[i] = rows[first_row + i].v[quarter];
         transpose4(r);
-        for (int i = 0; i < 4; i++) {
-            vst1q_f32(out + 16 * (4 * quarter + i) + first_row, vreinterpretq_f32_u32(r[i]));
-        }
+        for (int i = 0; i < 4; i++) vst1q_f32(out + 16 * (4 * quarter + i) + first_row, r[i]);
     }
 }
-/* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */
-IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
-    const uint8x16_t byte = vdupq_n_u8((uint8_t)(4 * i)); /* slot k of chunk i is lane 4k + i */
-    lanes64 out;
-    for (int k = 0; k < 4; k++) {
-        out.v[k] = vqtbl1q_u8(vreinterpretq_u8_s32(vcvtnq_s32_f32(lane_values.v[k])), byte);
+
+/* ---- tiles of 8 rows and up to 4 tokens (gemm) ------------------------------------------------------------------- */
+
+/* A tile holds 16 columns of 8 rows in 8 registers; accumulators hold 8 rows x 4 tokens.
+ *
+ *   i8mm     a register is 2 rows x 8 columns, an accumulator 2 rows x 2 tokens
+ *   dotprod  4 rows x 4 columns, 4 rows x 1 token
+ *   else     4 rows x 4 columns: columns 0, 1 of each row, then 2, 3, so that smull and smlal2 add up within rows */
+#define TILE_TOKENS 4
+
+#if IQ_NEON_I8MM
+#define TILE_ROW_GROUPS 4
+#define TILE_TOKEN_GROUPS 2
+#define TILE_D_GROUPS 2
+#else
+#define TILE_ROW_GROUPS 2
+#define TILE_TOKEN_GROUPS 4
+#define TILE_D_GROUPS 1
+#endif
+#define TILE_X_BYTES (IQ_NEON_DOTPROD ? 1 : 4) /* per activation: without sdot each stands four times */
+
+/* 16 codes of each of 4 rows to half a tile */
+IQ_INLINE void tile_store(uint8_t *out, const uint8x16_t r[4]) {
+#if IQ_NEON_I8MM
+    for (int i = 0; i < 2; i++) {
+        const uint64x2x2_t pair = {{vreinterpretq_u64_u8(r[2 * i]), vreinterpretq_u64_u8(r[2 * i + 1])}};
+        vst2q_u64((uint64_t *)(void *)(out + 32 * i), pair);
     }
-    return out;
+#elif IQ_NEON_DOTPROD
+    vst4q_u32((uint32_t *)(void *)out, (uint32x4x4_t){{vreinterpretq_u32_u8(r[0]), vreinterpretq_u32_u8(r[1]),
+                                                       vreinterpretq_u32_u8(r[2]), vreinterpretq_u32_u8(r[3])}});
+#else
+    vst4q_u16((uint16_t *)(void *)out, (uint16x8x4_t){{vreinterpretq_u16_u8(r[0]), vreinterpretq_u16_u8(r[1]),
+                                                       vreinterpretq_u16_u8(r[2]), vreinterpretq_u16_u8(r[3])}});
+#endif
+}
+/* Lanes 4k .. 4k + 3 of 4 rows, to be loaded lane by lane as tile_scale wants them: two registers for each lane are
+ * `stride` floats apart with i8mm, else there is one. */
+IQ_INLINE void tile_store_scales(float *out, size_t stride, const float32x4_t r[4]) {
+#if IQ_NEON_I8MM
+    vst4q_f32(out, (float32x4x4_t){{r[0], r[0], r[1], r[1]}});
+    vst4q_f32(out + stride, (float32x4x4_t){{r[2], r[2], r[3], r[3]}});
+#else
+    (void)stride;
+    vst4q_f32(out, (float32x4x4_t){{r[0], r[1], r[2], r[3]}});
+#endif
+}
+/* The same of 4 tokens, for tile_scale's d */
+IQ_INLINE void tile_store_d(float *out, size_t stride, const float32x4_t t[4]) {
+#if IQ_NEON_I8MM
+    vst4q_f32(out, (float32x4x4_t){{t[0], t[1], t[0], t[1]}});
+    vst4q_f32(out + stride, (float32x4x4_t){{t[2], t[3], t[2], t[3]}});
+#else
+    tile_store_scales(out, stride, t);
+#endif
+}
+/* 16 activations of 4 tokens, as tile_slot reads them */
+IQ_INLINE void tile_store_x(int8_t *out, const int8x16_t x[4]) {
+#if IQ_NEON_I8MM
+    const uint8x16_t rows[4] = {vreinterpretq_u8_s8(x[0]), vreinterpretq_u8_s8(x[1]), vreinterpretq_u8_s8(x[2]),
+                                vreinterpretq_u8_s8(x[3])};
+    tile_store((uint8_t *)out, rows);
+#elif IQ_NEON_DOTPROD
+    for (int t = 0; t < 4; t++) vst1q_s8(out + 16 * t, x[t]);
+#else
+    for (int t = 0; t < 4; t++) { /* two columns four times */
+        const int16x8_t pairs = vreinterpretq_s16_s8(x[t]);
+        vst4q_s16((int16_t *)(void *)(out + 64 * t), (int16x8x4_t){{pairs, pairs, pairs, pairs}});
+    }
+#endif
+}
+
+#if IQ_NEON_I8MM
+#if defined(__clang__) && !defined(__ARM_FEATURE_MATMUL_INT8)
+IQ_INLINE int32x4_t smmla(int32x4_t acc, int8x16_t a, int8x16_t b) {
+    __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(a), "w"(b));
+    return acc;
+}
+#else
+IQ_INLINE int32x4_t smmla(int32x4_t acc, int8x16_t a, int8x16_t b) { return vmmlaq_s32(acc, a, b); }
+#endif
+#elif IQ_NEON_DOTPROD
+IQ_INLINE int32x4_t sdot_lane(int32x4_t acc, int8x16_t a, int8x16_t b, int lane) {
+#if defined(__clang__) && !defined(__ARM_FEATURE_DOTPROD)
+    const int32x4_t x = vreinterpretq_s32_s8(b);
+    const int32x4_t dup = lane == 0   ? vdupq_laneq_s32(x, 0)
+                          : lane == 1 ? vdupq_laneq_s32(x, 1)
+                          : lane == 2 ? vdupq_laneq_s32(x, 2)
+                                      : vdupq_laneq_s32(x, 3);
+    return sdot(acc, a, vreinterpretq_s8_s32(dup));
+#else
+    return lane == 0   ? vdotq_laneq_s32(acc, a, b, 0)
+           : lane == 1 ? vdotq_laneq_s32(acc, a, b, 1)
+           : lane == 2 ? vdotq_laneq_s32(acc, a, b, 2)
+                       : vdotq_laneq_s32(acc, a, b, 3);
+#endif
+}
+#endif
+
+/* Bytes of a group of rows in a tile */
+#define TILE_GROUP_BYTES (128 / TILE_ROW_GROUPS)
+
+/* acc[group of tokens] += 16 columns of one group of rows; `i8`: codes may be -128 */
+IQ_INLINE void tile_slot(const uint8_t *w, const int8_t *x, int n_token_groups, bool i8, int32x4_t *acc) {
+    int8x16_t codes[TILE_GROUP_BYTES / 16];
+    (void)i8;
+    IQ_UNROLL
+    for (int i = 0; i < TILE_GROUP_BYTES / 16; i++) codes[i] = vld1q_s8((const int8_t *)w + 16 * i);
+#if IQ_NEON_I8MM
+    IQ_UNROLL
+    for (int t = 0; t < n_token_groups; t++) {
+        acc[t] = smmla(smmla(acc[t], codes[0], vld1q_s8(x + 32 * t)), codes[1], vld1q_s8(x + 32 * t + 16));
+    }
+#elif IQ_NEON_DOTPROD
+    IQ_UNROLL
+    for (int c = 0; c < 4; c++) {
+        IQ_UNROLL
+        for (int t = 0; t < n_token_groups; t++) acc[t] = sdot_lane(acc[t], codes[c], vld1q_s8(x + 16 * t), c);
+    }
+#else
+    IQ_UNROLL
+    for (int t = 0; t < n_token_groups; t++) {
+        IQ_UNROLL
+        for (int c = 0; c < 4; c++) {
+            acc[t] = add_both_halves(acc[t], codes[c], vld1q_s8(x + 64 * t + 16 * c), i8);
+        }
+    }
+#endif
+}
+
+/* sum + scaled * d, d of the group's tokens */
+IQ_INLINE float32x4_t tile_scale(float32x4_t sum, float32x4_t scaled, const float *d, size_t stride, int group) {
+#if IQ_NEON_I8MM
+    return vfmaq_f32(sum, scaled, vld1q_f32(d + stride * (size_t)group));
+#else
+    (void)stride;
+    const float32x4_t tokens = vld1q_f32(d);
+    return group == 0   ? vfmaq_laneq_f32(sum, scaled, tokens, 0)
+           : group == 1 ? vfmaq_laneq_f32(sum, scaled, tokens, 1)
+           : group == 2 ? vfmaq_laneq_f32(sum, scaled, tokens, 2)
+                        : vfmaq_laneq_f32(sum, scaled, tokens, 3);
+#endif
+}
+/* Token `token` of the sums: 8 rows */
+IQ_INLINE void tile_token(const float32x4_t *sums, int token, float32x4_t rows[2]) {
+#if IQ_NEON_I8MM
+    const float32x4_t *s = sums + TILE_ROW_GROUPS * (token / 2);
+    rows[0] = token % 2 ? vuzp2q_f32(s[0], s[1]) : vuzp1q_f32(s[0], s[1]);
+    rows[1] = token % 2 ? vuzp2q_f32(s[2], s[3]) : vuzp1q_f32(s[2], s[3]);
+#else
+    rows[0] = sums[TILE_ROW_GROUPS * token], rows[1] = sums[TILE_ROW_GROUPS * token + 1];
+#endif
+}
+/* The int8 values of 16 lanes (small integers) */
+IQ_INLINE uint8x16_t lane_bytes(f32x16 a) {
+    const i32x16 x = V4_MAP(vcvtnq_s32_f32, a);
+    const int16x8_t low = vuzp1q_s16(vreinterpretq_s16_s32(x.v[0]), vreinterpretq_s16_s32(x.v[1]));
+    const int16x8_t high = vuzp1q_s16(vreinterpretq_s16_s32(x.v[2]), vreinterpretq_s16_s32(x.v[3]));
+    return vuzp1q_u8(vreinterpretq_u8_s16(low), vreinterpretq_u8_s16(high));
+}
+IQ_INLINE uint8x16_t add_lane(uint8x16_t a, uint8x16_t bytes, int lane) {
+    return vaddq_u8(a, vqtbl1q_u8(bytes, vdupq_n_u8((uint8_t)lane)));
 }
 
 #endif

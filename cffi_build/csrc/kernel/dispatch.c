@@ -17,6 +17,7 @@ static const built_isa built[] = {
     {&iq_kernels_avx512, iq_cpu_has_avx512},
     {&iq_kernels_avx2, iq_cpu_has_avx2},
 #elif defined(IQ_AARCH64)
+    {&iq_kernels_neon_i8mm, iq_cpu_has_i8mm},
     {&iq_kernels_neon_dotprod, iq_cpu_has_dotprod},
     {&iq_kernels_neon, always},
 #endif

@@ -38,8 +38,12 @@
 #include "kernel/unpack_q6_k.inc.h"
 #include "kernel/unpack_q8_0.inc.h"
 
+#if defined(MATMUL_SHAPES) /* an instruction set with shapes of its own */
+#include MATMUL_SHAPES
+#else
 #include "kernel/gemv_shape.inc.h"
 #include "kernel/gemm_shape.inc.h"
+#endif
 
 #include "kernel/float_matmul.inc.h"
 #include "kernel/quantize_x.inc.h"
