@@ -5,7 +5,7 @@
 #
 # quick  the system's cc at -O1
 # full   gcc and clang at -O3, plain and with the address and undefined-behaviour sanitizers; with
-#        aarch64-linux-gnu-gcc and qemu-aarch64 also as a Raspberry Pi 5 (cortex-a76) and 4 (cortex-a72).
+#        aarch64-linux-gnu-gcc and qemu-aarch64 also as a Raspberry Pi 5 (cortex-a76), a 4 (cortex-a72) and with every extension (max).
 #        Compilers that are not there are skipped with a line saying so.
 # Exit code 0: everything that ran agreed. SANITIZED_OPT=-O2 and JOBS=2 change optimisation and parallel compilers.
 set -euo pipefail
@@ -58,7 +58,7 @@ run_aarch64() {
         return
     fi
     check "aarch64: compile" compile aarch64 aarch64-linux-gnu-gcc -O2 -static
-    for cpu in cortex-a76 cortex-a72; do
+    for cpu in max cortex-a76 cortex-a72; do
         check "aarch64 $cpu: run" qemu-aarch64 -cpu "$cpu" "$build/aarch64/test_kernels"
     done
 }
