@@ -33,7 +33,8 @@ int main(int argc, char **argv) {
     const iq_format_kernels *format = iq_format_kernels_find(kernels, type);
     if (!format) return fail("no such type");
 
-    const size_t row_bytes = (size_t)iq_row_bytes(type, n_cols), n_blocks = (n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK;
+    const size_t row_bytes = (size_t)iq_row_bytes(type, n_cols);
+    const size_t n_blocks = (n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK;
     uint8_t *rows = take(row_bytes * n_rows + 64);
     float *values = take(n_cols * sizeof *values);
     iq_q8_block *x = take(n_tokens * n_blocks * sizeof *x);

@@ -157,8 +157,8 @@ IQ_INLINE const void *opaque(const void *p) {
 
 /* ---- 64 codes --------------------------------------------------------------------------------------------------- */
 
-/* Four slots of 16. Register c holds bytes 4c .. 4c + 3 of each of the four: so ld4 reads them, and so four dot products
- * on top of each other give the sums of the four slots, with nothing left to add up across lanes. */
+/* Four slots of 16. Register c holds bytes 4c .. 4c + 3 of each of the four: so ld4 reads them, and so four dot
+ * products on top of each other give the sums of the four slots, with nothing left to add up across lanes. */
 typedef struct {
     uint8x16_t v[4];
 } lanes64;
@@ -205,7 +205,9 @@ IQ_INLINE lanes64 v_load32_twice(const void *p, int n) {
 }
 /* 16 bytes at p, p + stride, p + 2 stride, p + 3 stride */
 IQ_INLINE lanes64 v_load16x4(const uint8_t *p, size_t stride) {
-    return v_transpose((lanes64)V4(vld1q_u8(p), vld1q_u8(p + stride), vld1q_u8(p + 2 * stride), vld1q_u8(p + 3 * stride)));
+    lanes64 out;
+    for (size_t i = 0; i < 4; i++) out.v[i] = vld1q_u8(p + i * stride);
+    return v_transpose(out);
 }
 /* 16 bytes four times, copy k shifted right by 2k; the upper bits of each byte are undefined. */
 IQ_INLINE lanes64 v_load16_fan(const void *p) {
@@ -303,8 +305,8 @@ IQ_INLINE lanes64 v_lut64(lut64 t, lanes64 i) {
 
 /* ---- dot products ----------------------------------------------------------------------------------------------- */
 
-/* The sums of the four slots of 64 codes times 64 activations; with sdot as they are, else in halves. `i8`: the codes may
- * be -128 too. */
+/* The sums of the four slots of 64 codes times 64 activations; with sdot as they are, else in halves. `i8`: the codes
+ * may be -128 too. */
 typedef struct {
     int32x4_t v[2];
 } chunk_sums;
@@ -329,10 +331,15 @@ IQ_INLINE chunk_sums chunk_add(chunk_sums sums, lanes64 codes, lanes64 q, bool i
 IQ_INLINE int32x4_t chunk_slots(chunk_sums sums) { return sums.v[0]; }
 #else
 /* Two products of at most 127 * 128 fit int16; -128 * -128 twice does not. */
-IQ_INLINE int32x4_t add_products(int32x4_t acc, int8x16_t a, int8x16_t x, int8x16_t b, int8x16_t y, bool high, bool i8) {
-    const int16x8_t first = high ? vmull_high_s8(a, x) : vmull_s8(vget_low_s8(a), vget_low_s8(x));
-    if (!i8) return vpadalq_s16(acc, high ? vmlal_high_s8(first, b, y) : vmlal_s8(first, vget_low_s8(b), vget_low_s8(y)));
-    return vpadalq_s16(vpadalq_s16(acc, first), high ? vmull_high_s8(b, y) : vmull_s8(vget_low_s8(b), vget_low_s8(y)));
+IQ_INLINE int16x8_t half_products(int8x16_t a, int8x16_t x, bool high) {
+    return high ? vmull_high_s8(a, x) : vmull_s8(vget_low_s8(a), vget_low_s8(x));
+}
+IQ_INLINE int32x4_t add_products(int32x4_t acc, int8x16_t a, int8x16_t x, int8x16_t b, int8x16_t y, bool high,
+                                 bool i8) {
+    const int16x8_t first = half_products(a, x, high);
+    if (i8) return vpadalq_s16(vpadalq_s16(acc, first), half_products(b, y, high));
+    if (high) return vpadalq_s16(acc, vmlal_high_s8(first, b, y));
+    return vpadalq_s16(acc, vmlal_s8(first, vget_low_s8(b), vget_low_s8(y)));
 }
 IQ_INLINE int32x4_t add_both_halves(int32x4_t acc, int8x16_t a, int8x16_t x, bool i8) {
     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(x));
@@ -358,7 +365,8 @@ typedef int32x4_t dot64;
 
 IQ_INLINE dot64 v_dot_u7(lanes64 codes, lanes64 q) { return chunk_slots(chunk_add(chunk_zero(), codes, q, false)); }
 IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) { /* in lane order */
-    const lanes64 x = V4(vreinterpretq_u8_s32(a), vreinterpretq_u8_s32(b), vreinterpretq_u8_s32(c), vreinterpretq_u8_s32(d));
+    const lanes64 x = V4(vreinterpretq_u8_s32(a), vreinterpretq_u8_s32(b), vreinterpretq_u8_s32(c),
+                         vreinterpretq_u8_s32(d));
     const lanes64 lanes = v_transpose(x);
     return (i32x16)V4_MAP(vreinterpretq_s32_u8, lanes);
 }
@@ -514,7 +522,8 @@ IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_or
 IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order order) {
     uint64_t words[2] = {0, 0};
     for (int i = 0; i < 8; i++) words[i / 4] |= (uint64_t)iq_load_u16(p + stride * pair_block8[order][i]) << i % 4 * 16;
-    const float16x4_t low = vreinterpret_f16_u64(vcreate_u64(words[0])), high = vreinterpret_f16_u64(vcreate_u64(words[1]));
+    const float16x4_t low = vreinterpret_f16_u64(vcreate_u64(words[0]));
+    const float16x4_t high = vreinterpret_f16_u64(vcreate_u64(words[1]));
     return (f32x16)V4(vcvt_f32_f16(low), vcvt_f32_f16(high), vdupq_n_f32(0.0f), vdupq_n_f32(0.0f));
 }
 

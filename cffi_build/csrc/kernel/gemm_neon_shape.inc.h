@@ -1,7 +1,7 @@
 /* Many tokens on NEON: as gemm_shape.inc.h, in tiles of 8 rows and 4 tokens, whose sums stay in registers.
  *
- * Slots are taken in pairs of one 32-block, in the order of ops_neon.h: all vectors of slots stand as those of the first
- * slots of the 8 pairs, then those of the second. */
+ * Slots are taken in pairs of one 32-block, in the order of ops_neon.h: vectors over slots hold what belongs to the first
+ * slots of the 8 pairs, then to the second. */
 
 #define TILE_ROWS 8
 #define GEMM_SUPERBLOCKS 4 /* depth and ... */

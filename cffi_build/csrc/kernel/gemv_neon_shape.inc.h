@@ -1,5 +1,5 @@
-/* Few tokens on NEON: as gemv_shape.inc.h, but in a wide format the 16 slots are 8 pairs of one scale, whose vectors have
- * 8 lanes in the order of ops_neon.h. One token is multiplied with two rows at a time, which share the loads of the
+/* Few tokens on NEON: as gemv_shape.inc.h, but in a wide format the 16 slots are 8 pairs of one scale, whose vectors
+ * have 8 lanes in the order of ops_neon.h. One token is multiplied with two rows at a time, which share the loads of the
  * activations; what is computed for a row and a token does not depend on what stands beside them. There is no software
  * prefetch: the cores follow two sequential streams by themselves. */
 
