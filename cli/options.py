@@ -49,7 +49,10 @@ def add_thread_option(parser: argparse._ActionsContainer) -> None:
 def add_kv_option(parser: argparse._ActionsContainer) -> None:
     """Adds ``--kv-type``."""
     parser.add_argument(
-        "--kv-type", choices=("f16", "f32"), default="f16", help="type of cached keys and values (default %(default)s)"
+        "--kv-type",
+        choices=("f16", "q8_0", "f32"),
+        default="f16",
+        help="type of cached keys and values (default %(default)s)",
     )
 
 

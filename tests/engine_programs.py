@@ -284,7 +284,7 @@ class Reference:
 
     def __init__(self, model: Model, kv_type: int = F32) -> None:
         self.model = model
-        self.kv_dtype = np.float16 if kv_type == F16 else np.float32
+        self.kv_type = kv_type
         self.cache: list[Any] = [None] * model.n_layer
         self.n_past = 0
 
@@ -353,7 +353,9 @@ class Reference:
 
     def _attention(self, op: dict[str, Any]) -> None:
         q, k, v = (self.buffers[i].reshape(len(self.tokens), -1, op["head_dim"]) for i in op["src"])
-        k, v = (x.astype(np.float32).astype(self.kv_dtype).astype(np.float64) for x in (k, v))
+        k, v = (cached(x, self.kv_type).astype(np.float64) for x in (k, v))
+        if self.kv_type == Q8_0:
+            q = int8_activations(q.reshape(-1, op["head_dim"])).reshape(q.shape)
         if self.cache[op["layer"]]:
             k, v = (np.concatenate([old, new]) for old, new in zip(self.cache[op["layer"]], (k, v), strict=True))
         self.cache[op["layer"]] = k, v
@@ -368,9 +370,23 @@ class Reference:
         self.buffers[op["dst"][0]] = self.buffers[op["dst"][0]] + self.buffers[op["src"][0]]
 
 
+def cached(x: np.ndarray, kv_type: int) -> np.ndarray:
+    """What is left of keys or values (..., head_dim) in a cache of this type."""
+    if kv_type == Q8_0:
+        blocks = np.pad(x.reshape(-1, x.shape[-1]), ((0, 0), (0, -x.shape[-1] % 32))).reshape(-1, 32)
+        blocks = blocks.astype(np.float32)
+        d = (np.abs(blocks).max(1, keepdims=True) / np.float32(127)).astype(np.float16).astype(np.float32)
+        inverse = np.divide(np.float32(1), d, out=np.zeros_like(d), where=d > 0)
+        rounded = np.clip(np.rint(blocks * inverse), -127, 127) * d
+        rows = rounded.astype(np.float64).reshape(*x.shape[:-1], -1)
+        return rows[..., : x.shape[-1]]
+    return x.astype(np.float32).astype(np.float16 if kv_type == F16 else np.float32).astype(x.dtype)
+
+
 def int8_activations(x: np.ndarray) -> np.ndarray:
     """What is left of x after rounding to int8 with one scale per 32 columns, as quantized matmuls read it."""
-    blocks = np.pad(x, ((0, 0), (0, -x.shape[1] % 32))).reshape(len(x), -1, 32)
-    d = np.abs(blocks).max(2, keepdims=True) / 127
-    rounded = np.rint(np.divide(blocks, d, out=np.zeros_like(blocks), where=d > 0)) * d
+    blocks = np.pad(x, ((0, 0), (0, -x.shape[1] % 32))).reshape(len(x), -1, 32).astype(np.float32)
+    most = np.abs(blocks).max(2, keepdims=True)
+    inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
+    rounded = np.rint(blocks * inverse).astype(np.float64) * (most / 127)
     return rounded.reshape(len(x), -1)[:, : x.shape[1]]

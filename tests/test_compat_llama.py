@@ -436,7 +436,7 @@ def test_double_bos_is_warned_about(llm: Llama) -> None:
     [
         ({"lora_path": "x.bin"}, NotImplementedError, "lora_path"),
         ({"rope_freq_base": 1e6}, NotImplementedError, "rope_freq_base"),
-        ({"type_k": 8, "type_v": 8}, NotImplementedError, "type_k=8"),
+        ({"type_k": 2, "type_v": 2}, NotImplementedError, "type_k=2"),
         ({"kv_overrides": {"a": 1}}, NotImplementedError, "kv_overrides"),
         ({"n_thread": 4}, TypeError, "n_thread"),
         ({"n_threads": -1}, ValueError, "n_threads"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from iqrun.errors import ContextFullError
 from iqrun.native import lib
-from tests.engine_programs import F16, F32, IQ3_K, IQ4_KS, Context, NativeProgram, transformer
+from tests.engine_programs import F16, F32, IQ3_K, IQ4_KS, Q8_0, Context, NativeProgram, transformer
 
 DECODE, PREFILL = lib.IQ_STEP_DECODE, lib.IQ_STEP_PREFILL
 
@@ -23,7 +23,7 @@ def tokens_of(seed: int, n: int) -> list[int]:
     return np.random.default_rng(seed).integers(0, 96, n).tolist()
 
 
-@pytest.mark.parametrize("kv_type", [F32, F16])
+@pytest.mark.parametrize("kv_type", [F32, F16, Q8_0])
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 128, 150])
 def test_imported_state_goes_on_with_the_same_bits(mixed: NativeProgram, kv_type: int, length: int) -> None:
     """Into another context, another sequence, among other blocks, with another n_ctx and number of threads."""
@@ -127,7 +127,7 @@ def test_import_leaves_a_shared_prefix_to_its_other_holder(mixed: NativeProgram)
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), kv_type=st.sampled_from([F32, F16]))
+@given(seed=st.integers(0, 2**32 - 1), kv_type=st.sampled_from([F32, F16, Q8_0]))
 def test_any_values_are_safe_and_stay_in_their_sequence(mixed: NativeProgram, seed: int, kv_type: int) -> None:
     """Random bytes (NaN, infinities) run; sequences beside them compute what they would without."""
     rng = np.random.default_rng(seed)

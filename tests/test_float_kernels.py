@@ -13,7 +13,18 @@ import pytest
 
 from iqrun import native
 from iqrun.native import lib
-from tests.engine_programs import F16, F32, OUTPUTS, Context, Model, NativeProgram, float_weight
+from tests.engine_programs import (
+    F16,
+    F32,
+    OUTPUTS,
+    Q8_0,
+    Context,
+    Model,
+    NativeProgram,
+    cached,
+    float_weight,
+    int8_activations,
+)
 
 ISAS = [name for name, runs_here in native.built_isas().items() if runs_here]
 EPS = 2.0**-23
@@ -172,8 +183,23 @@ def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, n_head: int, n_head_kv: 
     return np.einsum("hqk,khd->qhd", weights, v.repeat(group, 1)).reshape(n, -1)
 
 
+def attend_cached(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, n_head: int, n_head_kv: int, scale: float, kv_type: int
+) -> np.ndarray:
+    """The same with keys and values as the cache keeps them, and a query as that cache reads it."""
+    n, head_dim = len(q), q.shape[1] // n_head
+    k, v = (cached(x.reshape(n, -1, head_dim), kv_type).reshape(n, -1) for x in (k, v))
+    if kv_type == Q8_0:
+        q = int8_activations(q.reshape(-1, head_dim)).reshape(q.shape)
+    return attend(q, k, v, n_head, n_head_kv, scale)
+
+
+# q8_0: weights are rounded to 2^-16 of the largest one of 64
+TOLERANCE = {F32: 4e-6, F16: 4e-6, Q8_0: 3e-4}
+
+
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kv_type", [F32, F16])
+@pytest.mark.parametrize("kv_type", [F32, F16, Q8_0])
 @pytest.mark.parametrize(
     ("head_dim", "n_head", "n_head_kv"),
     [
@@ -183,8 +209,11 @@ def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, n_head: int, n_head_kv: 
         (40, 7, 1),
         (64, 8, 2),
         (72, 6, 2),
+        (80, 4, 4),
+        (96, 5, 1),
         (128, 2, 1),
         (248, 2, 2),
+        (256, 4, 2),
         (512, 2, 1),
         (8, 70, 1),
     ],
@@ -193,20 +222,19 @@ def test_attention_of_every_head_shape(isa: str, kv_type: int, head_dim: int, n_
     """Causal attention over several KV blocks, prefilled in one step; alone or in a tile, a row has the same bits."""
     rng, n = np.random.default_rng(head_dim), 150
     q, k, v = (rng.normal(size=(n, h * head_dim)).astype(np.float32) for h in (n_head, n_head_kv, n_head_kv))
-    if kv_type == F16:
-        k, v = (x.astype(np.float16).astype(np.float32) for x in (k, v))
     scale = float(np.float32(head_dim**-0.5))
     graph, result = attention_graph(q, k, v, n_head, n_head_kv, scale)
     context = graph.context(result, isa, n_ctx=n, n_batch=n, kv_type=kv_type, n_threads=2)
     got = context.step(range(n), 0, [True] * n)
-    assert np.allclose(got, attend(q, k, v, n_head, n_head_kv, scale), atol=4e-6)
+    expected = attend_cached(q, k, v, n_head, n_head_kv, scale, kv_type)
+    assert np.allclose(got, expected, atol=TOLERANCE[kv_type])
     context.truncate(0, 0)
     parts = [context.step(range(a, b), 0, [True] * (b - a)) for a, b in ((0, 1), (1, 70), (70, 75), (75, 76), (76, n))]
     assert np.array_equal(np.vstack(parts), got)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kv_type", [F32, F16])
+@pytest.mark.parametrize("kv_type", [F32, F16, Q8_0])
 def test_attention_of_extreme_scores(isa: str, kv_type: int) -> None:
     """Scores far apart pick one value, equal scores give the mean, and a growing maximum rescales what was summed."""
     n, head_dim = 140, 32
@@ -216,10 +244,37 @@ def test_attention_of_extreme_scores(isa: str, kv_type: int) -> None:
     for slope in (0.0, 1.0, -1.0, 100.0, -100.0, 1000.0):
         k = np.repeat(slope * np.arange(n, dtype=np.float32)[:, None], head_dim, 1)
         k = np.clip(k, -65504, 65504)
-        k = k.astype(np.float16).astype(np.float32) if kv_type == F16 else k
         graph, result = attention_graph(q, k, v, 1, 1, 1.0)
         got = graph.context(result, isa, n_ctx=n, n_batch=n, kv_type=kv_type).step(range(n), 0, [True] * n)
-        assert np.allclose(got, attend(q, k, v, 1, 1, 1.0), atol=2e-6), slope
+        assert np.allclose(got, attend_cached(q, k, v, 1, 1, 1.0, kv_type), atol=TOLERANCE[kv_type]), slope
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_type", [F32, F16, Q8_0])
+@pytest.mark.parametrize(("n_head", "n_head_kv"), [(6, 2), (2, 2), (5, 1)])
+def test_attention_over_long_contexts_is_the_same_for_every_split(
+    isa: str, kv_type: int, n_head: int, n_head_kv: int
+) -> None:
+    """Over several ranges of positions: prefilled by one thread, or token after token with ranges dealt to threads."""
+    rng, n, head_dim = np.random.default_rng(n_head), 1100, 16
+    q, k, v = (rng.normal(size=(n, h * head_dim)).astype(np.float32) * 2 for h in (n_head, n_head_kv, n_head_kv))
+    graph, result = attention_graph(q, k, v, n_head, n_head_kv, 0.25)
+    context = graph.context(result, isa, n_ctx=n, n_batch=n)
+    program, tail = context.program, [1, 2, 1, 4, 1, 8, 1]
+    whole = Context(program, n_ctx=n, n_batch=n, kv_type=kv_type).step(range(n), 0, [True] * n)
+    expected = attend_cached(q, k, v, n_head, n_head_kv, 0.25, kv_type)
+    assert np.allclose(whole, expected, atol=2 * TOLERANCE[kv_type])
+    for n_threads in (2, 3, 5):
+        context = Context(program, n_ctx=2 * n + 64, n_batch=n, n_threads=n_threads, kv_type=kv_type)
+        context.step(range(515), 1)  # shares the last steps, with fewer ranges
+        done = n - sum(tail)
+        rows = [context.step(range(done), 0, [True] * done)]
+        for size in tail[:-1]:
+            rows.append(context.step(range(done, done + size), 0, [True] * size))
+            done += size
+        both = context.step([done, 515], [0, 1], [True, True])
+        assert np.array_equal(np.vstack([*rows, both[:1]]), whole)
+        assert np.array_equal(both[1], whole[515])
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -120,7 +120,7 @@ def test_nonsense_want_is_refused(session: Session, want: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("n_ctx", 0), ("n_threads", 0), ("n_threads", 100000), ("kv_type", "q8_0"), ("n_batch", 0)]
+    ("name", "value"), [("n_ctx", 0), ("n_threads", 0), ("n_threads", 100000), ("kv_type", "q4_0"), ("n_batch", 0)]
 )
 def test_nonsense_arguments_are_named(demo: NativeProgram, name: str, value: object) -> None:
     """ValueError with the argument's name."""

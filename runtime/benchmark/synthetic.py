@@ -67,7 +67,7 @@ def parse(text: str) -> list[tuple[str, str]]:
 
 def write_synthetic(
     path: str | PathLike[str],
-    size: str,
+    size: str | Size,
     type_name: str,
     *,
     vocabulary: str | PathLike[str] | None = None,
@@ -77,7 +77,7 @@ def write_synthetic(
 
     Args:
         path: the file to write.
-        size: a key of `SIZES`.
+        size: a key of `SIZES`, or hyper-parameters.
         type_name: storage type; where iqrun writes it itself, its usual mix of types is used.
         vocabulary: a GGUF file whose vocabulary to take; by default words are made up.
         progress: called as ``progress(bytes_done, bytes_total)``.
@@ -86,7 +86,7 @@ def write_synthetic(
         GGUFError: the file exists, or cannot be written.
         ResourceError: the disk is full.
     """
-    plan = _plan(SIZES[size], formats.by_name(type_name), vocabulary)
+    plan = _plan(SIZES[size] if isinstance(size, str) else size, formats.by_name(type_name), vocabulary)
     rows = _Rows()
     total, done = sum(tensor.n_bytes for tensor in plan.tensors), 0
     with GGUFWriter(path, plan) as writer:

@@ -30,7 +30,7 @@ Progress: TypeAlias = Callable[[int, int, str], object]
 
 MAX_READ_BYTES = 1 << 30
 _READ_PASSES = 5
-_KV_BYTES = {"f32": 4, "f16": 2}
+_KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
 
 @dataclass(frozen=True, slots=True)

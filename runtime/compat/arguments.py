@@ -36,7 +36,7 @@ ONLY_DEFAULT: Mapping[str, tuple[Any, ...]] = {
     "lora_path": (None,),
     "tokenizer": (None,),
 }
-_KV_TYPES: Mapping[int | None, KVType] = {None: "f16", 1: "f16", 0: "f32"}  # by ggml's type ids
+_KV_TYPES: Mapping[int | None, KVType] = {None: "f16", 1: "f16", 8: "q8_0", 0: "f32"}  # by ggml's type ids
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ def kv_type(type_k: int | None, type_v: int | None) -> KVType:
     """The type of the KV cache.
 
     Raises:
-        NotImplementedError: a quantized cache, or different types for keys and values.
+        NotImplementedError: a type that the cache does not have, or different types for keys and values.
     """
     if type_k not in _KV_TYPES or type_v not in _KV_TYPES or _KV_TYPES[type_k] != _KV_TYPES[type_v]:
         raise NotImplementedError(
-            f"type_k={type_k}, type_v={type_v}: iqrun caches keys and values both as F16 (1) or both as F32 (0)"
+            f"type_k={type_k}, type_v={type_v}: iqrun caches keys and values both as F16 (1), both as Q8_0 (8) "
+            "or both as F32 (0)"
         )
     return _KV_TYPES[type_k]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from iqrun import formats, machine
 from iqrun.engine.lowering import NativeProgram
@@ -13,7 +13,9 @@ from iqrun.native import check, ffi, lib
 if TYPE_CHECKING:
     from iqrun.engine.stream import Stream
 
-KVType = Literal["f16", "f32"]
+KVType = Literal["f16", "q8_0", "f32"]
+
+_KV_TYPES: tuple[str, ...] = get_args(KVType)
 
 N_BATCH = 512
 _INVALID = 1 << 63  # iq_context_bytes of what iq_context_create refuses, with a better explanation than ours
@@ -34,8 +36,8 @@ def context_params(n_ctx: int, n_threads: int, kv_type: str, n_batch: int, n_seq
     for name, (value, high) in ranges.items():
         if not 1 <= value <= high:
             raise ValueError(f"{name} is {value}, but must be from 1 to {high}")
-    if kv_type not in ("f16", "f32"):
-        raise ValueError(f"kv_type is {kv_type!r}, but must be 'f16' or 'f32'")
+    if kv_type not in _KV_TYPES:
+        raise ValueError(f"kv_type is {kv_type!r}, but must be one of {', '.join(_KV_TYPES)}")
     params = ffi.new("iq_context_params *")
     params.n_ctx, params.n_batch, params.n_seq, params.n_threads = n_ctx, min(n_batch, n_ctx), n_seq, n_threads
     params.kv_type = formats.by_name(kv_type).id

@@ -46,16 +46,32 @@ static void allocate_routing(iq_routing *r, iq_memory *m, const iq_program *p, u
 
 static void allocate_threads(iq_context *c, const iq_program *p, iq_memory *m, const iq_context_params *params) {
     const uint64_t n_query = p->max_group > IQ_TILE_QUERIES ? p->max_group : IQ_TILE_QUERIES;
+    const uint64_t n_float = n_query * p->max_head_dim;
     iq_thread_memory *threads = iq_memory_take(m, params->n_threads, sizeof *threads);
     for (uint32_t i = 0; i < params->n_threads; i++) {
         iq_thread_memory t;
         t.scratch = iq_memory_take(m, IQ_SCRATCH_BYTES, 1);
         t.temp = iq_memory_take(m, IQ_TEMP_FLOATS, sizeof *t.temp);
-        t.blocks = iq_memory_take(m, 2 * (uint64_t)iq_kv_blocks(params->n_ctx), sizeof *t.blocks);
         t.n_visible = iq_memory_take(m, n_query, sizeof *t.n_visible);
+        t.queries = iq_memory_take(m, n_float, sizeof *t.queries);
+        t.totals = iq_memory_take(m, n_float, sizeof *t.totals);
+        t.parts = iq_memory_take(m, n_float, sizeof *t.parts);
+        t.total_norms = iq_memory_take(m, n_query, sizeof *t.total_norms);
+        t.part_norms = iq_memory_take(m, n_query, sizeof *t.part_norms);
         if (threads) threads[i] = t;
     }
     c->threads = threads;
+}
+
+static void allocate_split(iq_split_memory *s, const iq_program *p, iq_memory *m,
+                           const iq_context_params *params) {
+    const uint64_t n_token = params->n_batch < IQ_SPLIT_TOKENS ? params->n_batch : IQ_SPLIT_TOKENS;
+    const uint64_t most_ranges = ((uint64_t)params->n_ctx + IQ_ATTEND_RANGE - 1) / IQ_ATTEND_RANGE;
+    const uint64_t n_range = params->n_threads > 1 ? most_ranges : 0;
+    s->n_row = s->n_task = n_token * p->max_head;
+    s->sums = iq_memory_take(m, iq_mul_u64(n_range, iq_mul_u64(s->n_row, p->max_head_dim)), sizeof *s->sums);
+    s->norms = iq_memory_take(m, iq_mul_u64(n_range, s->n_row), sizeof *s->norms);
+    s->n_done = iq_memory_take_zeroed(m, s->n_task, sizeof *s->n_done);
 }
 
 /* The one walk over all memory of a context: counts it, or takes it. */
@@ -64,6 +80,7 @@ static void allocate(iq_context *c, const iq_program *p, iq_memory *m, const iq_
     allocate_batch(&c->batch, m, params);
     allocate_routing(&c->routing, m, p, params->n_batch);
     allocate_threads(c, p, m, params);
+    allocate_split(&c->split, p, m, params);
     c->seconds = iq_memory_take_zeroed(m, p->n_op, sizeof *c->seconds);
     iq_kv_allocate(&c->kv, m, p, params);
 }
@@ -82,7 +99,7 @@ static iq_status check_params(const iq_program *p, const iq_context_params *para
     for (uint32_t i = 0; i < p->n_layer; i++) {
         if (iq_kv_row_bytes(params->kv_type, p->layers[i].head_dim) > 0) continue;
         return iq_fail(error, IQ_ERR_UNSUPPORTED,
-                       "the KV cache cannot store type %d with a head_dim of %u: use f16 or f32", params->kv_type,
+                       "the KV cache cannot store type %d with a head_dim of %u: use f16, q8_0 or f32", params->kv_type,
                        p->layers[i].head_dim);
     }
     return IQ_OK;

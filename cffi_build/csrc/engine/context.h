@@ -9,9 +9,11 @@
 #include "engine/stream.h"
 #include "engine/thread_pool.h"
 
-#define IQ_TEMP_FLOATS 65536 /* per thread: the `up` half of a gated matmul, or gathered query rows */
+#define IQ_TEMP_FLOATS 65536 /* per thread: the `up` half of a gated matmul */
 #define IQ_TILE_QUERIES 64   /* query rows of one attention tile, if one token has not more heads per KV head */
 #define IQ_TILE_TOKENS 32    /* most tokens of one attention tile */
+#define IQ_ATTEND_RANGE 512  /* positions that are summed up on their own; a multiple of IQ_KV_BLOCK */
+#define IQ_SPLIT_TOKENS 8    /* steps of more tokens give each thread whole tiles */
 
 /* Consecutive tokens of one sequence. */
 typedef struct {
@@ -55,14 +57,25 @@ typedef struct {
     uint32_t chunks_per_tile;                   /* matmul */
     uint32_t first_chunk[IQ_OP_SLOTS + 1];      /* matmul: where the chunks of each weight start in a tile */
     uint32_t heads_per_unit, units_per_kv_head; /* attention */
+    uint32_t n_tasks, n_ranges;                 /* attention: tile-and-head parts; ranges that each is split into */
 } iq_stage_run;
 
 typedef struct {
     uint8_t *scratch;       /* IQ_SCRATCH_BYTES for kernels */
     float *temp;            /* IQ_TEMP_FLOATS */
-    const uint8_t **blocks; /* K, then V: pointers to the blocks of one sequence */
-    uint32_t *n_visible;    /* per query row of a tile */
+    uint32_t *n_visible;    /* per query row of a tile; so are the next */
+    float *queries;         /* gathered, if they have no common stride */
+    float *totals, *parts;  /* sums over all ranges so far, and over one */
+    iq_attention_norm *total_norms, *part_norms;
 } iq_thread_memory;
+
+/* Attention that several threads share by ranges: per range and query row of the step, the sums and their norm. */
+typedef struct {
+    float *sums;
+    iq_attention_norm *norms;
+    _Atomic uint32_t *n_done; /* per task: ranges that are summed up */
+    size_t n_row, n_task;     /* per range; tasks at most */
+} iq_split_memory;
 
 struct iq_context {
     const iq_program *program;
@@ -78,6 +91,7 @@ struct iq_context {
     _Atomic uint32_t *n_cols_done; /* [tile][superblock]: see companion.h */
     size_t n_counter;
     iq_thread_memory *threads;
+    iq_split_memory split;
     iq_kv_cache kv;
     iq_step_batch batch;
     iq_routing routing;

@@ -1,12 +1,14 @@
 #include "engine/kv_cache.h"
 
 static void allocate_layer(iq_kv_cache *kv, iq_kv_layer *layer, iq_memory *memory, const iq_kv_shape *shape) {
-    const uint64_t row_bytes = iq_kv_row_bytes(kv->type, shape->head_dim);
-    const uint64_t head_bytes = row_bytes * IQ_KV_BLOCK;
-    const uint64_t block_bytes = iq_mul_u64(head_bytes, shape->n_head_kv);
-    uint8_t *k = iq_memory_take(memory, kv->n_block, block_bytes);
-    uint8_t *v = iq_memory_take(memory, kv->n_block, block_bytes);
-    if (layer) *layer = (iq_kv_layer){k, v, row_bytes, head_bytes, block_bytes};
+    iq_kv_layer made = {.n_block = kv->n_block, .n_head_kv = shape->n_head_kv, .head_dim = shape->head_dim};
+    made.row_bytes = iq_kv_row_bytes(kv->type, shape->head_dim);
+    made.v_offset = iq_kv_head_bytes(kv->type, IQ_KV_K, shape->head_dim);
+    made.block_bytes = made.v_offset + iq_kv_head_bytes(kv->type, IQ_KV_V, shape->head_dim);
+    const uint64_t n_head_block = iq_mul_u64(kv->n_block, shape->n_head_kv);
+    made.data = iq_memory_take(memory, n_head_block, made.block_bytes);
+    iq_memory_wish_huge_pages(made.data, n_head_block * made.block_bytes);
+    if (layer) *layer = made;
 }
 
 static void free_all_blocks(iq_kv_cache *kv) {
@@ -40,15 +42,11 @@ static void release_block(iq_kv_cache *kv, uint32_t block) {
     if (--kv->references[block] == 0) kv->free_list[kv->n_free++] = block;
 }
 
-/* Copies the first n_positions of a block in every layer. */
-static void copy_block(iq_kv_cache *kv, uint32_t from, uint32_t to, uint32_t n_positions) {
+static void copy_block(iq_kv_cache *kv, uint32_t from, uint32_t to) {
     for (uint32_t i = 0; i < kv->n_layer; i++) {
         const iq_kv_layer *layer = &kv->layers[i];
-        const size_t bytes = n_positions * layer->row_bytes;
-        for (size_t head = 0; head < layer->block_bytes; head += layer->head_bytes) {
-            const size_t a = from * layer->block_bytes + head, b = to * layer->block_bytes + head;
-            memcpy(layer->k + b, layer->k + a, bytes);
-            memcpy(layer->v + b, layer->v + a, bytes);
+        for (size_t head = 0; head < layer->n_head_kv; head++) {
+            memcpy(iq_kv_head(layer, IQ_KV_K, to, head), iq_kv_head(layer, IQ_KV_K, from, head), layer->block_bytes);
         }
     }
 }
@@ -86,7 +84,7 @@ static void reserve_sequence(iq_kv_cache *kv, uint32_t seq, uint32_t n_new) {
     uint32_t *begun = begun_block(kv, seq), *table = iq_kv_table(kv, seq);
     if (begun && kv->references[*begun] > 1) {
         const uint32_t copy = take_block(kv);
-        copy_block(kv, *begun, copy, kv->length[seq] % IQ_KV_BLOCK);
+        copy_block(kv, *begun, copy);
         release_block(kv, *begun);
         *begun = copy;
     }
@@ -131,7 +129,7 @@ static void share_blocks(iq_kv_cache *kv, uint32_t src, uint32_t dst, uint32_t l
     const uint32_t *from = iq_kv_table(kv, src);
     uint32_t *to = iq_kv_table(kv, dst);
     for (uint32_t i = 0; i < n_whole; i++) kv->references[to[i] = from[i]]++;
-    if (rest > 0) copy_block(kv, from[n_whole], to[n_whole] = take_block(kv), rest);
+    if (rest > 0) copy_block(kv, from[n_whole], to[n_whole] = take_block(kv));
     kv->length[dst] = length;
 }
 
@@ -160,31 +158,28 @@ iq_status iq_kv_copy(iq_kv_cache *kv, uint32_t src, uint32_t dst, uint32_t lengt
 
 /* ---- state: the rows of one sequence, without the blocks ------------------------------------------------------ */
 
-/* Copies the rows of one KV head (in k or in v): out of the cache, or into it. Returns their bytes. */
-static size_t copy_head(const iq_kv_layer *layer, uint8_t *head, const uint32_t *table, uint32_t length, uint8_t *out,
-                        const uint8_t *in) {
-    for (uint32_t first = 0; first < length; first += IQ_KV_BLOCK) {
-        const uint32_t left = length - first, n = left < IQ_KV_BLOCK ? left : IQ_KV_BLOCK;
-        uint8_t *rows = head + table[first / IQ_KV_BLOCK] * layer->block_bytes;
-        const size_t at = first * layer->row_bytes, bytes = n * layer->row_bytes;
+/* Copies the rows of one KV head: out of the cache, or into it. */
+static void copy_head(const iq_kv_cache *kv, const iq_kv_layer *layer, iq_kv_side side, size_t head, uint32_t seq,
+                      uint32_t length, uint8_t *out, const uint8_t *in) {
+    for (uint32_t position = 0; position < length; position++) {
+        uint8_t *block = iq_kv_head(layer, side, iq_kv_table(kv, seq)[position / IQ_KV_BLOCK], head);
         if (out) {
-            memcpy(out + at, rows, bytes);
+            iq_kv_get_row(kv->type, side, layer->head_dim, block, position % IQ_KV_BLOCK,
+                          out + position * layer->row_bytes);
         } else {
-            memcpy(rows, in + at, bytes);
+            iq_kv_put_row(kv->type, side, layer->head_dim, in + position * layer->row_bytes, position % IQ_KV_BLOCK,
+                          block);
         }
     }
-    return length * layer->row_bytes;
 }
 
 static void copy_state(const iq_kv_cache *kv, uint32_t seq, uint32_t length, uint8_t *out, const uint8_t *in) {
     size_t at = 0;
     for (uint32_t i = 0; i < kv->n_layer; i++) {
         const iq_kv_layer *layer = &kv->layers[i];
-        uint8_t *const sides[] = {layer->k, layer->v};
-        for (int side = 0; side < 2; side++) {
-            for (size_t head = 0; head < layer->block_bytes; head += layer->head_bytes) {
-                at += copy_head(layer, sides[side] + head, iq_kv_table(kv, seq), length, out ? out + at : NULL,
-                                in ? in + at : NULL);
+        for (int side = IQ_KV_K; side <= IQ_KV_V; side++) {
+            for (size_t head = 0; head < layer->n_head_kv; head++, at += length * layer->row_bytes) {
+                copy_head(kv, layer, side, head, seq, length, out ? out + at : NULL, in ? in + at : NULL);
             }
         }
     }

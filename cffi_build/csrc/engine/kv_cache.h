@@ -1,20 +1,21 @@
 /* The paged KV cache: sequences are tables of blocks, blocks are counted references.
  *
- * Per layer, K and V each: [block][kv_head][position in block][head_dim], so that the rows that one attention tile
- * reads of a block are contiguous. A block number means the same positions in every layer.
+ * Per layer: [KV head][block][K, V], and in them what kernel/kv_layout.h says. What attention reads for one head of a
+ * sequence is contiguous as long as its blocks follow each other: memory is read twice as fast in long runs as in
+ * pieces of some KB. A block number means the same positions in every layer.
  */
 #ifndef IQ_ENGINE_KV_CACHE_H
 #define IQ_ENGINE_KV_CACHE_H
 
 #include "engine/program.h"
 
-#define IQ_KV_BLOCK 64 /* positions */
-
 typedef struct {
-    uint8_t *k, *v;
-    size_t row_bytes;   /* one position of one KV head */
-    size_t head_bytes;  /* one KV head of one block */
-    size_t block_bytes; /* all KV heads of one block */
+    uint8_t *data;
+    size_t n_block;
+    size_t block_bytes; /* one block of one KV head: K, then V */
+    size_t v_offset;
+    size_t row_bytes; /* one position of one KV head in K or V, outside the cache */
+    size_t n_head_kv, head_dim;
 } iq_kv_layer;
 
 typedef struct {
@@ -52,11 +53,9 @@ IQ_INLINE uint32_t iq_kv_blocks(uint64_t n_positions) {
 
 IQ_INLINE uint32_t *iq_kv_table(const iq_kv_cache *kv, uint32_t seq) { return kv->tables + (size_t)seq * kv->n_block; }
 
-/* Offset in k or v of the row of `position` of sequence `seq`. */
-IQ_INLINE size_t iq_kv_offset(const iq_kv_cache *kv, const iq_kv_layer *layer, uint32_t seq, uint32_t position,
-                              size_t head) {
-    const size_t block = iq_kv_table(kv, seq)[position / IQ_KV_BLOCK];
-    return block * layer->block_bytes + head * layer->head_bytes + position % IQ_KV_BLOCK * layer->row_bytes;
+/* K or V of KV head `head` in a block. */
+IQ_INLINE uint8_t *iq_kv_head(const iq_kv_layer *layer, iq_kv_side side, uint32_t block, size_t head) {
+    return layer->data + (head * layer->n_block + block) * layer->block_bytes + (side == IQ_KV_V ? layer->v_offset : 0);
 }
 
 #endif

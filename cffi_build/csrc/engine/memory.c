@@ -1,9 +1,10 @@
-#define _DEFAULT_SOURCE 1 /* _SC_PHYS_PAGES */
+#define _DEFAULT_SOURCE 1 /* _SC_PHYS_PAGES, madvise */
 #include "engine/memory.h"
 
 #if defined(_WIN32)
 #include <windows.h>
 #else
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 
@@ -13,6 +14,8 @@
 typedef struct {
     alignas(IQ_ALIGNMENT) void *older;
 } item_header;
+
+#define HUGE_BYTES (2u << 20) /* of a huge page */
 
 uint64_t iq_add_u64(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
@@ -41,6 +44,16 @@ void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
     item->older = memory->newest;
     memory->newest = item;
     return item + 1;
+}
+
+void iq_memory_wish_huge_pages(void *data, uint64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t first = iq_round_up((uintptr_t)data, HUGE_BYTES);
+    const uintptr_t end = ((uintptr_t)data + bytes) / HUGE_BYTES * HUGE_BYTES;
+    if (data && end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
 }
 
 void *iq_memory_take_zeroed(iq_memory *memory, uint64_t count, uint64_t size) {

@@ -87,6 +87,8 @@ static void note_attention(iq_program *p, uint32_t index) {
     p->layers[op->layer] = (iq_kv_shape){(uint32_t)op->n_head_kv, (uint32_t)op->head_dim};
     p->n_op_caching = index + 1;
     if (group > p->max_group) p->max_group = group;
+    if ((uint32_t)op->n_head > p->max_head) p->max_head = (uint32_t)op->n_head;
+    if ((uint32_t)op->head_dim > p->max_head_dim) p->max_head_dim = (uint32_t)op->head_dim;
 }
 
 static void note_route(iq_program *p, uint32_t index) {

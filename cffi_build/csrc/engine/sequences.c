@@ -55,7 +55,7 @@ iq_status iq_seq_copy(iq_context *context, int32_t src, int32_t dst, uint32_t le
 uint64_t iq_seq_state_bytes(const iq_context *context, uint32_t length) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < context->kv.n_layer; i++) {
-        const uint64_t row_bytes = 2 * context->kv.layers[i].block_bytes / IQ_KV_BLOCK;
+        const uint64_t row_bytes = 2 * context->kv.layers[i].n_head_kv * context->kv.layers[i].row_bytes;
         bytes = iq_add_u64(bytes, iq_mul_u64(row_bytes, length));
     }
     return bytes;

@@ -27,6 +27,7 @@ void iq_matmul_chunk(iq_context *context, uint32_t chunk, uint32_t thread);
 /* stage_attention.c */
 uint32_t iq_attend_prepare(iq_context *context);
 void iq_attend_chunk(iq_context *context, uint32_t chunk, uint32_t thread);
+void iq_attend_reset(iq_context *context); /* after a stage that was cancelled half-way */
 
 /* ceil(a / b) */
 IQ_INLINE uint32_t iq_div_up(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }

@@ -69,14 +69,20 @@ static void rope_row(iq_context *c, const iq_op *op, uint32_t row) {
     for (size_t i = 0; i < n_cols; i += (size_t)op->head_dim) c->kernels->rope(x + i, table, (size_t)op->n_rot, halves);
 }
 
+static void store_head(iq_context *c, const iq_kv_layer *layer, iq_kv_side side, const float *x, uint32_t pos,
+                       uint8_t *head) {
+    uint8_t row[IQ_MAX_HEAD_DIM * sizeof(float)];
+    c->kernels->kv_store(x, layer->head_dim, c->kv.type, row);
+    iq_kv_put_row(c->kv.type, side, layer->head_dim, row, pos % IQ_KV_BLOCK, head);
+}
+
 static void kv_store_row(iq_context *c, const iq_op *op, uint32_t row) {
     const iq_kv_layer *layer = &c->kv.layers[op->layer];
     const float *k = iq_buffer_row(c, op->src[1], row), *v = iq_buffer_row(c, op->src[2], row);
-    const size_t width = (size_t)op->head_dim;
-    for (size_t head = 0; head < (size_t)op->n_head_kv; head++) {
-        const size_t at = iq_kv_offset(&c->kv, layer, c->batch.seq[row], c->batch.pos[row], head);
-        c->kernels->kv_store(k + head * width, width, c->kv.type, layer->k + at);
-        c->kernels->kv_store(v + head * width, width, c->kv.type, layer->v + at);
+    const uint32_t pos = c->batch.pos[row], block = iq_kv_table(&c->kv, c->batch.seq[row])[pos / IQ_KV_BLOCK];
+    for (size_t head = 0; head < layer->n_head_kv; head++) {
+        store_head(c, layer, IQ_KV_K, k + head * layer->head_dim, pos, iq_kv_head(layer, IQ_KV_K, block, head));
+        store_head(c, layer, IQ_KV_V, v + head * layer->head_dim, pos, iq_kv_head(layer, IQ_KV_V, block, head));
     }
 }
 

@@ -149,7 +149,10 @@ static void end(iq_context *c, bool commit) {
     } else {
         iq_kv_rollback(&c->kv);
     }
-    if (c->failed) iq_companion_reset(c);
+    if (c->failed) {
+        iq_companion_reset(c);
+        iq_attend_reset(c);
+    }
     c->stepping = false;
 }
 

@@ -479,4 +479,41 @@ IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
                    _mm256_shuffle_epi8(_mm256_cvtps_epi32(lane_values.v[1]), byte));
 }
 
+/* ---- q8_0 keys and values (kernel/attention_q8.inc.h) ------------------------------------------------------------ */
+
+#define KV_BIAS 0 /* what kv_load_k adds to the codes */
+
+IQ_INLINE i32x16 i32x16_set1(int32_t a) { return I32X16(_mm256_set1_epi32(a), _mm256_set1_epi32(a)); }
+/* round(a), ties to even, as int16; |a| <= 32767 */
+IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
+    const __m256i x = _mm256_packs_epi32(_mm256_cvtps_epi32(a.v[0]), _mm256_cvtps_epi32(a.v[1]));
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(x, 0xd8));
+}
+typedef struct {
+    __m256i v[2];
+} kv_codes, kv_pairs;
+
+IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { /* 16 positions x 4 columns */
+    return (kv_codes){{load32(p), load32(p + 32)}};
+}
+IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) { /* 16 columns x 2 positions */
+    return (kv_pairs){{_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
+                       _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))}};
+}
+/* acc[position] += 4 codes of the position times q[0 .. 3]; the codes lend their sign to q, as |code| may be 128 */
+IQ_INLINE i32x16 kv_dot4(i32x16 acc, kv_codes k, const int8_t *q) {
+    const __m256i q4 = _mm256_set1_epi32((int)iq_load_u32(q)), ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < 2; i++) {
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(k.v[i]), _mm256_sign_epi8(q4, k.v[i]));
+        acc.v[i] = _mm256_add_epi32(acc.v[i], _mm256_madd_epi16(pairs, ones));
+    }
+    return acc;
+}
+/* acc[column] += the codes of two positions times w[0], w[1] */
+IQ_INLINE i32x16 kv_dot2(i32x16 acc, kv_pairs v, const int16_t *w) {
+    const __m256i w2 = _mm256_set1_epi32((int)iq_load_u32(w));
+    for (int i = 0; i < 2; i++) acc.v[i] = _mm256_add_epi32(acc.v[i], _mm256_madd_epi16(v.v[i], w2));
+    return acc;
+}
+
 #endif

@@ -333,4 +333,28 @@ IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
     return _mm512_shuffle_epi8(x, _mm512_set1_epi8((char)(4 * i)));
 }
 
+/* ---- q8_0 keys and values (kernel/attention_q8.inc.h) ------------------------------------------------------------ */
+
+#define KV_BIAS 128 /* what kv_load_k adds to the codes */
+
+IQ_INLINE i32x16 i32x16_set1(int32_t a) { return _mm512_set1_epi32(a); }
+/* round(a), ties to even, as int16; |a| <= 32767 */
+IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a)));
+}
+typedef __m512i kv_codes, kv_pairs;
+
+IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { return v_signed(v_load(p)); } /* 16 positions x 4 columns */
+IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) {                               /* 16 columns x 2 positions */
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+/* acc[position] += 4 codes of the position times q[0 .. 3] */
+IQ_INLINE i32x16 kv_dot4(i32x16 acc, kv_codes k, const int8_t *q) {
+    return _mm512_dpbusd_epi32(acc, k, _mm512_set1_epi32((int)iq_load_u32(q)));
+}
+/* acc[column] += the codes of two positions times w[0], w[1] */
+IQ_INLINE i32x16 kv_dot2(i32x16 acc, kv_pairs v, const int16_t *w) {
+    return _mm512_dpwssd_epi32(acc, v, _mm512_set1_epi32((int)iq_load_u32(w)));
+}
+
 #endif

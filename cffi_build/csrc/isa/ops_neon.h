@@ -701,4 +701,59 @@ IQ_INLINE uint8x16_t add_lane(uint8x16_t a, uint8x16_t bytes, int lane) {
     return vaddq_u8(a, vqtbl1q_u8(bytes, vdupq_n_u8((uint8_t)lane)));
 }
 
+/* ---- q8_0 keys and values (kernel/attention_q8.inc.h) ------------------------------------------------------------ */
+
+#define KV_BIAS 0 /* what kv_load_k adds to the codes */
+
+IQ_INLINE i32x16 i32x16_set1(int32_t a) {
+    const int32x4_t x = vdupq_n_s32(a);
+    return (i32x16)V4(x, x, x, x);
+}
+/* round(a), ties to even, as int16; |a| <= 32767 */
+IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
+    const i32x16 x = V4_MAP(vcvtnq_s32_f32, a);
+    vst1q_s16(p, vmovn_high_s32(vmovn_s32(x.v[0]), x.v[1]));
+    vst1q_s16(p + 8, vmovn_high_s32(vmovn_s32(x.v[2]), x.v[3]));
+}
+typedef struct {
+    int8x16_t v[4];
+} kv_codes;
+typedef struct {
+    int16x8_t v[2][2]; /* [position][8 columns] */
+} kv_pairs;
+
+IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { /* 16 positions x 4 columns */
+    const lanes64 x = v_load(p);
+    return (kv_codes)V4_MAP(vreinterpretq_s8_u8, x);
+}
+IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) { /* 16 columns x 2 positions */
+    const int8x16x2_t x = vld2q_s8((const int8_t *)p);
+    return (kv_pairs){{{vmovl_s8(vget_low_s8(x.val[0])), vmovl_high_s8(x.val[0])},
+                       {vmovl_s8(vget_low_s8(x.val[1])), vmovl_high_s8(x.val[1])}}};
+}
+/* acc[position] += 4 codes of the position times q[0 .. 3] */
+IQ_INLINE i32x16 kv_dot4(i32x16 acc, kv_codes k, const int8_t *q) {
+    const int8x16_t q4 = vreinterpretq_s8_u32(vdupq_n_u32(iq_load_u32(q)));
+#if IQ_NEON_DOTPROD
+    for (int i = 0; i < 4; i++) acc.v[i] = sdot(acc.v[i], k.v[i], q4);
+#else
+    for (int i = 0; i < 4; i++) { /* two products of -128 * 127 fit int16 */
+        const int16x8_t low = vmull_s8(vget_low_s8(k.v[i]), vget_low_s8(q4)), high = vmull_high_s8(k.v[i], q4);
+        acc.v[i] = vpadalq_s16(acc.v[i], vpaddq_s16(low, high));
+    }
+#endif
+    return acc;
+}
+/* acc[column] += the codes of two positions times w[0], w[1] */
+IQ_INLINE i32x16 kv_dot2(i32x16 acc, kv_pairs v, const int16_t *w) {
+    for (int p = 0; p < 2; p++) {
+        const int16x8_t x = vdupq_n_s16(w[p]);
+        for (int i = 0; i < 2; i++) {
+            acc.v[2 * i] = vmlal_s16(acc.v[2 * i], vget_low_s16(v.v[p][i]), vget_low_s16(x));
+            acc.v[2 * i + 1] = vmlal_high_s16(acc.v[2 * i + 1], v.v[p][i], x);
+        }
+    }
+    return acc;
+}
+
 #endif

@@ -404,4 +404,33 @@ IQ_INLINE lanes64 v_spread(f32x16 lane_values, int chunk) {
     return r;
 }
 
+/* ---- q8_0 keys and values (kernel/attention_q8.inc.h) ------------------------------------------------------------ */
+
+#define KV_BIAS 0 /* what kv_load_k adds to the codes */
+
+IQ_INLINE i32x16 i32x16_set1(int32_t a) {
+    i32x16 r;
+    EACH(16) r.v[i] = a;
+    return r;
+}
+/* round(a), ties to even, as int16; |a| <= 32767 */
+IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
+    const f32x16 x = f32x16_round(a);
+    EACH(16) p[i] = (int16_t)x.v[i];
+}
+typedef const int8_t *kv_codes, *kv_pairs;
+
+IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { return (const int8_t *)p; } /* 16 positions x 4 columns */
+IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) { return (const int8_t *)p; } /* 16 columns x 2 positions */
+/* acc[position] += 4 codes of the position times q[0 .. 3] */
+IQ_INLINE i32x16 kv_dot4(i32x16 acc, kv_codes k, const int8_t *q) {
+    EACH(16) acc.v[i] += k[4 * i] * q[0] + k[4 * i + 1] * q[1] + k[4 * i + 2] * q[2] + k[4 * i + 3] * q[3];
+    return acc;
+}
+/* acc[column] += the codes of two positions times w[0], w[1] */
+IQ_INLINE i32x16 kv_dot2(i32x16 acc, kv_pairs v, const int16_t *w) {
+    EACH(16) acc.v[i] += v[2 * i] * w[0] + v[2 * i + 1] * w[1];
+    return acc;
+}
+
 #endif

@@ -88,6 +88,8 @@ const iq_kernels KERNELS = {
     .rope = rope,
     .kv_store = kv_store,
     .attention = attention,
+    .attention_merge = attention_merge,
+    .attention_divide = attention_divide,
     .formats = format_rows,
     .n_formats = sizeof format_rows / sizeof *format_rows,
 };

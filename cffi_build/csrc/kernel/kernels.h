@@ -16,6 +16,7 @@
 #define IQ_KERNEL_KERNELS_H
 
 #include "format/format.h"
+#include "kernel/kv_layout.h"
 
 #define IQ_SLOTS 16 /* 16-column slots per superblock */
 
@@ -70,17 +71,23 @@ typedef struct {
     iq_matmul_fn matmul; /* any number of rows and tokens */
 } iq_format_kernels;
 
-/* One tile of attention: n_q query rows (the heads of one GQA group, for some consecutive tokens) against KV blocks. */
+/* The running softmax of one query row: what its sums are relative to, and the sum of its weights. */
+typedef struct {
+    float maximum, sum;
+} iq_attention_norm;
+
+/* One tile of attention: n_q query rows (the heads of one GQA group, for some consecutive tokens) against positions
+ * [begin, end) of one KV head; begin is a multiple of IQ_KV_BLOCK. Every row sees at least position `begin`. */
 typedef struct {
     const float *q;             /* query row i at q + i * q_stride, head_dim floats */
     size_t n_q, q_stride, head_dim;
-    const uint32_t *n_visible;  /* per query row: it sees positions [0, n_visible[i]) */
-    const uint8_t *const *k_blocks, *const *v_blocks; /* pointers to the rows of this KV head in each KV block */
-    size_t block_positions;     /* positions per KV block */
+    const uint32_t *n_visible;  /* per query row: it sees positions below n_visible[i] */
+    size_t begin, end;
+    const uint8_t *const *k_blocks, *const *v_blocks; /* this KV head in each KV block from `begin` on */
     int32_t kv_type;
     float scale;
-    float *out;                 /* row i at out + i * out_stride */
-    size_t out_stride;
+    float *out;                 /* n_q rows of head_dim: weighted sums of V, not divided yet */
+    iq_attention_norm *norms;   /* per query row */
     void *scratch;
 } iq_attention_task;
 
@@ -92,16 +99,17 @@ struct iq_kernels {
     void (*silu_mul)(const float *gate, const float *up, size_t n, float *out);             /* may alias */
     void (*add)(const float *x, size_t n, float *out);                                      /* out += x */
     void (*rope)(float *x, const float *table, size_t n_rot, bool halves);                  /* table: cos, then sin */
-    void (*kv_store)(const float *x, size_t n, int32_t kv_type, void *out);
+    void (*kv_store)(const float *x, size_t n, int32_t kv_type, void *out); /* n values to a row: kv_layout.h */
     void (*attention)(const iq_attention_task *task);
+    /* Adds the sums of another range of positions to a row's total; divides them by the sum of weights. */
+    void (*attention_merge)(const float *part, iq_attention_norm norm, size_t n, float *total,
+                            iq_attention_norm *total_norm);
+    void (*attention_divide)(const float *total, iq_attention_norm norm, size_t n, float *out);
     const iq_format_kernels *formats; /* n_formats rows */
     size_t n_formats;
 };
 
 /* The row of `type` in the table, or NULL if the table does not multiply that format. */
 const iq_format_kernels *iq_format_kernels_find(const iq_kernels *kernels, int32_t type);
-
-/* Bytes of n values of one KV row; 0 for a type that the cache does not know. */
-size_t iq_kv_row_bytes(int32_t kv_type, size_t n);
 
 #endif
