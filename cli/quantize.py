@@ -129,8 +129,8 @@ def _quantized(args: argparse.Namespace) -> QuantizeReport:
 
     with (
         _scaled(args) as scaled,
-        _encoder(args, scaled) as encoder,
-        ui.Progress("quantizing", unit="weights") as progress,
+        ui.Progress("quantizing", unit="weights") as bar,
+        _encoder(args, scaled, progress := ui.Furthest(bar)) as encoder,
     ):
         report = quantize(
             args.input if scaled is None else scaled.path,
@@ -201,7 +201,9 @@ def _scaled(args: argparse.Namespace) -> Iterator[ScaledModel | None]:
 
 
 @contextmanager
-def _encoder(args: argparse.Namespace, scaled: ScaledModel | None) -> Iterator[MatrixEncoder | None]:
+def _encoder(
+    args: argparse.Namespace, scaled: ScaledModel | None, progress: ui.Furthest
+) -> Iterator[MatrixEncoder | None]:
     """What ``--feedback`` or ``--calibrate`` asks for."""
     import iqrun
     from iqrun.machine import physical_cores
@@ -217,7 +219,7 @@ def _encoder(args: argparse.Namespace, scaled: ScaledModel | None) -> Iterator[M
         text = Path(args.calibrate).read_bytes().decode("utf-8", "replace")
         source = args.input if scaled is None else scaled.path
         with iqrun.load(source, n_threads=args.threads) as model:
-            yield iqrun.calibrated_encoder(model, text, n_ctx=args.ctx, effort=args.effort)
+            yield iqrun.calibrated_encoder(model, text, n_ctx=args.ctx, effort=args.effort, progress=progress)
     else:
         yield None
 

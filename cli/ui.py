@@ -9,6 +9,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
+from threading import Lock
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -153,6 +154,27 @@ class Progress:
         if self._unit == "B":
             return f"{human_bytes(per_second)}/s"
         return f"{per_second:.{0 if per_second >= 100 else 1}f} {self._unit or 'steps'}/s"
+
+
+class Furthest:
+    """Several who work at one task, seen as the one that is furthest: a bar that never goes back.
+
+    They may call it from different threads.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        """Draws on this bar."""
+        self._progress = progress
+        self._share = 0.0
+        self._lock = Lock()
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """As `Progress`; the totals may differ from caller to caller."""
+        with self._lock:
+            share = done / total if total > 0 else 0.0
+            if share >= self._share:
+                self._share = share
+                self._progress(done, total, note)
 
 
 def _line_width(stream: TextIO) -> int:

@@ -243,6 +243,20 @@ def test_progress_draws_on_a_terminal() -> None:
     assert "\n" not in stream.getvalue() and stream.getvalue().endswith("\r\x1b[K")
 
 
+def test_progress_of_several_never_goes_back() -> None:
+    """What one reports behind the other's share is left out."""
+
+    class Bar(ui.Progress):
+        def __call__(self, done: float, total: float, note: str = "", **_: object) -> None:
+            drawn.append((done, total, note))
+
+    drawn: list[tuple[float, float, str]] = []
+    progress = ui.Furthest(Bar("working"))
+    for state in ((0, 0, "a"), (2, 4, "b"), (1, 3, "c"), (3, 6, "d"), (4, 4, "e"), (5, 6, "f")):
+        progress(*state)
+    assert [note for _, _, note in drawn] == ["a", "b", "d", "e"]
+
+
 @pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 200])
 def test_progress_fits_the_line(width: int) -> None:
     """Whatever the terminal's width."""

@@ -148,6 +148,22 @@ def test_file_is_closer_to_the_original_than_a_plain_one(path: Path, model: iqru
     assert logit_error(model, ours) < 0.5 * logit_error(model, plain)
 
 
+def test_progress_counts_each_matrix_as_it_is_encoded(path: Path, model: iqrun.Model, tmp_path: Path) -> None:
+    """In the model's order, before the file has its first tensor; the counts end at all weights that are encoded."""
+    seen: list[tuple[int, int, str]] = []
+    follower = SequentialEncoder(model.program, chunks(model), "fast", 2, lambda *state: seen.append(state))
+    report = quantize(path, tmp_path / "out.gguf", "IQ3_K", pure=True, encoder=follower)
+    encoded = [tensor for tensor in report.tensors if tensor.target == "IQ3_K"]
+    total = sum(int(np.prod(tensor.shape)) for tensor in encoded)
+    assert seen[0][0] == 0 and seen[-1][0] == total
+    assert {state[1] for state in seen} == {total}
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    matrices = [weight.name for op in model.program.ops for weight in op.weight]
+    order = [name for _, _, name in seen[::2]]
+    assert sorted(order) == sorted(tensor.name for tensor in encoded)
+    assert order == sorted(order, key=matrices.index)
+
+
 @pytest.mark.parametrize("name", ["llama_mha_tied_biases", "qwen2_tied", "qwen3_wide_heads"])
 def test_every_architecture(name: str, tmp_path: Path) -> None:
     """Biases, norms inside heads, tied and own outputs: the last hidden state is nearer to the original's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from iqrun.evaluation.evaluate import text_chunks
@@ -22,6 +23,7 @@ def calibrated_encoder(
     max_bytes: int = DEFAULT_BYTES,
     effort: Effort = "normal",
     n_threads: int | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
 ) -> SequentialEncoder:
     """An encoder that fits each matrix to what typical text makes of its inputs, after those before it were quantized.
 
@@ -36,6 +38,8 @@ def calibrated_encoder(
         max_bytes: memory for the text's way through both models; it decides how much of the text is used.
         effort: how hard to search; give `iqrun.quantize` the same.
         n_threads: threads to compute with, by default those of the model.
+        progress: called as ``progress(weights_done, weights_total, tensor_name)`` as matrices are encoded, from another
+            thread. They are all encoded before `iqrun.quantize` can write the one that the model reads last.
 
     Returns:
         What `iqrun.quantize` takes as ``encoder``, for one run.
@@ -50,4 +54,4 @@ def calibrated_encoder(
     """
     max_chunks = max(1, max_bytes // (bytes_per_token(model.program) * n_ctx))
     chunks = text_chunks(model, text, n_ctx, max_chunks, min_chunks=1)
-    return SequentialEncoder(model.program, chunks, effort, n_threads or model.n_threads)
+    return SequentialEncoder(model.program, chunks, effort, n_threads or model.n_threads, progress)

@@ -366,9 +366,13 @@ IQ_INLINE f32x16 slots_odd_choose(slots s, f32x16 a, f32x16 b) {
 IQ_INLINE f32x16 slots_nibble_values(uint64_t word, iq_slot_order order, const nibble_values *values) {
     return slots_f32(_mm_shuffle_epi8(_mm_load_si128((const __m128i *)values->i8), slots_nibbles(word, order)));
 }
-/* nibble + 16 * crumb - 32 */
+/* nibble + 16 * crumb - 32: the nibbles of `crumbs` are looked up twice, for the crumb at their bits 0..1 and 2..3 */
 IQ_INLINE f32x16 slots_6bit_values(uint64_t nibbles, uint32_t crumbs, iq_slot_order order) {
-    return slots_f32(slots_add(slots_join(slots_nibbles(nibbles, order), slots_crumbs(crumbs, order), 4), -32));
+    const __m128i low_table = _mm_set1_epi32(0x1000f0e0);
+    const __m128i high_table = _mm_setr_epi32((int)0xe0e0e0e0, (int)0xf0f0f0f0, 0x00000000, 0x10101010);
+    const __m128i pairs = nibbles_of(crumbs);
+    const __m128i high = _mm_unpacklo_epi8(_mm_shuffle_epi8(low_table, pairs), _mm_shuffle_epi8(high_table, pairs));
+    return slots_f32(lane_bytes(_mm_add_epi8(nibbles_of(nibbles), high), lane_sub_block8[order]));
 }
 /* One fp16 per 32-block, `stride` bytes apart, to the lanes. */
 IQ_INLINE __m256 gather8_f16(const uint8_t *p, size_t stride) {

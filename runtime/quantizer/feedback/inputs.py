@@ -69,10 +69,10 @@ def _divided(own: Floats, cross: Floats, ahead: Floats | None, n_tokens: int) ->
     mean = float(np.trace(own)) / len(own) or 1.0
     cross -= own
 
-    def by_h(values: Floats) -> Floats:
-        return np.ascontiguousarray(np.linalg.solve(h, values.T / mean).T, np.float32)
-
-    return Inputs(h, _mean_squares(own, n_tokens), by_h(cross), None if ahead is None else by_h(ahead))
+    both = cross if ahead is None else np.concatenate([cross, ahead])
+    by_h = np.ascontiguousarray(np.linalg.solve(h, both.T / mean).T, np.float32)  # H is factorized once for both
+    n = len(own)
+    return Inputs(h, _mean_squares(own, n_tokens), by_h[:n], None if ahead is None else by_h[n:])
 
 
 def _mean_squares(gram: Floats, n_tokens: int) -> Floats:

@@ -13,7 +13,7 @@ calibration is that of GPTAQ, Li et al. 2025, and of Qronos, Zhang et al. 2025.)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -34,6 +34,7 @@ from iqrun.quantizer.gain import unbias
 from iqrun.quantizer.recipes import Choice
 
 Chunks = Sequence[npt.NDArray[np.integer[Any]]]
+Progress = Callable[[int, int, str], object]
 
 _BAND_WEIGHTS = 1 << 24  # weights in memory as float32: 64 MiB
 
@@ -53,7 +54,9 @@ class SequentialEncoder:
         chunks: the text's token ids, ``(n_tokens,)`` each.
     """
 
-    def __init__(self, program: Program, chunks: Chunks, effort: Effort, n_threads: int) -> None:
+    def __init__(
+        self, program: Program, chunks: Chunks, effort: Effort, n_threads: int, progress: Progress | None = None
+    ) -> None:
         """Nothing is computed yet.
 
         Args:
@@ -61,6 +64,8 @@ class SequentialEncoder:
             chunks: token ids of typical text, ``(n_tokens,)`` each.
             effort: how hard to search.
             n_threads: threads to compute with.
+            progress: called as ``progress(weights_done, weights_total, tensor_name)`` before and after each matrix,
+                from the thread that encodes it.
 
         Raises:
             UnsupportedModelError: the model has experts.
@@ -71,6 +76,7 @@ class SequentialEncoder:
             )
         self._program, self.chunks = program, chunks
         self._effort, self._n_threads = effort, n_threads
+        self._progress, self._n_done, self._n_total = progress, 0, 0
         self._matrices = {weight.name for op in _matrix_ops(program) for weight in op.weight}
         self._targets: dict[str, Format] = {}
         self._encoded: dict[str, Bytes] = {}
@@ -91,6 +97,7 @@ class SequentialEncoder:
         if target is None or target is tensor.format or tensor.name not in self._matrices:
             return False
         self._targets[tensor.name] = target
+        self._n_total += tensor.n_weights
         return True
 
     def __call__(
@@ -126,17 +133,24 @@ class SequentialEncoder:
 
     def _encode_all(self, op: Op, inputs: Inputs | None) -> Iterator[Weight]:
         """The matrices of an operation, as the file will hold them."""
+        feedback: dict[Format, FeedbackRows] = {}  # what the inputs ask for, worked out once for all matrices of a type
         for weight in op.weight:
             if weight.name in self._targets and weight.name not in self._encoded:
                 target = self._targets[weight.name]
-                data = self._encode(weight, target, inputs)
+                self._report(0, weight)
+                if inputs is not None and has_feedback(target) and target not in feedback:
+                    feedback[target] = FeedbackRows(inputs.h, target, self._effort, self._n_threads)
+                data = self._encode(weight, target, inputs, feedback.get(target))
                 self._encoded[weight.name] = data
+                self._report(weight.n_rows * weight.n_cols, weight)
                 yield replace(weight, type_id=target.id, type_name=target.name, data=data.ravel())
 
-    def _encode(self, weight: Weight, target: Format, inputs: Inputs | None) -> Bytes:
-        feedback = None
-        if inputs is not None and has_feedback(target):
-            feedback = FeedbackRows(inputs.h, target, self._effort, self._n_threads)
+    def _report(self, n_more: int, weight: Weight) -> None:
+        self._n_done += n_more
+        if self._progress is not None:
+            self._progress(self._n_done, self._n_total, weight.name)
+
+    def _encode(self, weight: Weight, target: Format, inputs: Inputs | None, feedback: FeedbackRows | None) -> Bytes:
         out = np.empty((weight.n_rows, target.row_bytes(weight.n_cols)), np.uint8)
         step = max(1, _BAND_WEIGHTS // weight.n_cols)
         for first in range(0, weight.n_rows, step):
