@@ -52,7 +52,11 @@ IQ_INLINE void float_block(const float_weights w, const iq_matmul_task *task, fl
     }
     for (size_t c = part.first; c < whole; c += F32V) {
         f32v weights[FLOAT_ROWS];
-        for (int r = 0; r < n_rows; r++) weights[r] = w.load(rows + (size_t)r * task->row_bytes + c * w.bytes);
+        for (int r = 0; r < n_rows; r++) {
+            const uint8_t *p = rows + (size_t)r * task->row_bytes + c * w.bytes;
+            if (n_tokens == 1) PREFETCH(p + FLOAT_ROWS * task->row_bytes); /* rows are pages: none foretells the next */
+            weights[r] = w.load(p);
+        }
         for (int t = 0; t < n_tokens; t++) {
             const f32v xs = f32v_load(x + (size_t)t * task->x_stride + c * sizeof(float));
             for (int r = 0; r < n_rows; r++) acc[t][r] = f32v_fma(weights[r], xs, acc[t][r]);
