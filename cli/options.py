@@ -119,7 +119,8 @@ def load_model(args: argparse.Namespace) -> Model:
 def tell_streaming(model: Model) -> None:
     """Says on stderr that not all weights are in memory, if so: it is what speed will depend on."""
     if model.streaming is not None:
-        ui.stderr(f"{ui.printable(Path(model.path).name)} {model.streaming}")
+        name = ui.printable(Path(model.path).name)
+        ui.stderr(f"{name} {model.streaming}; faster: a smaller type or -c (`iqrun fit` says which fit)")
 
 
 def sampling(args: argparse.Namespace) -> SamplingOptions:
