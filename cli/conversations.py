@@ -11,9 +11,7 @@ The state is what `iqrun.Chat.save_state` gives.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqrun.errors import IqrunError
+from iqrun.whole_file import write_whole
 
 if TYPE_CHECKING:
     from iqrun import Tokenizer
@@ -70,11 +69,11 @@ class Store:
         """
         path = self._path(name)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, as_bytes(as_json(conversation)))
+        write_whole(path, as_bytes(as_json(conversation)), private=True)
         if state is None:
             self._state_path(name).unlink(missing_ok=True)
         else:
-            write_atomically(self._state_path(name), state)
+            write_whole(self._state_path(name), state, private=True)
 
     def load(self, name: str) -> Conversation:
         """Reads a conversation.
@@ -142,24 +141,6 @@ def as_markdown(conversation: Conversation) -> str:
 def as_bytes(text: str) -> bytes:
     """UTF-8; what a broken name or message holds beside it comes back unchanged."""
     return text.encode("utf-8", "surrogatepass")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all; only its owner may read it.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _parse(path: Path) -> Conversation:

@@ -12,9 +12,9 @@ from iqrun.cli.conversations import (
     as_json,
     as_markdown,
     vocabulary_hash,
-    write_atomically,
 )
 from iqrun.errors import IqrunError
+from iqrun.whole_file import write_whole
 
 if TYPE_CHECKING:
     from iqrun.cli.repl import Repl
@@ -85,7 +85,7 @@ def export_conversation(repl: Repl, text: str) -> None:
     if path.exists():
         raise ValueError(f"{path} is there already")
     try:
-        write_atomically(path, as_bytes(formats[path.suffix](conversation(repl))))
+        write_whole(path, as_bytes(formats[path.suffix](conversation(repl))), private=True)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     repl.note(f"wrote {path}")

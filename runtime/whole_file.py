@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -29,17 +30,37 @@ def check_output(path: str | PathLike[str], suffixes: Sequence[str]) -> str:
     return target.suffix.lower()
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Writes a file beside its place and moves it there: whoever looks sees the old one or all of the new one.
+
+    It is on disk when this returns. What a killed process left of an earlier write is removed.
+
+    Args:
+        path: the file; a symbolic link stays, and what it points to is replaced.
+        data: all of its bytes.
+        private: only its owner may read it.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    real = path.resolve()
+    temporary = real.with_name(f".{real.name}.{os.urandom(4).hex()}.part")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        remove_unfinished(real)
+        with open(temporary, "xb", opener=partial(os.open, mode=0o600 if private else 0o666)) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(real)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what a killed process left while it wrote this file, with `write_whole` or as a GGUF file."""
+    from glob import escape
+
+    for stale in path.parent.glob(f".{escape(path.name)}.????????.part"):
+        stale.unlink(missing_ok=True)

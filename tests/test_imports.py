@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "native": {"errors"},
     "formats": {"errors", "native"},
     "machine": {"native"},
-    "gguf": {"errors", "formats", "native"},
+    "gguf": {"errors", "formats", "native", "whole_file"},
     "file_check": {"formats", "gguf"},
     "tokenizer": {"errors", "gguf"},
     "program": {"errors", "formats", "gguf"},
@@ -51,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
         *("text_tables", "whole_file"),
     },
     "fitting": {"benchmark", "engine", "errors", "formats", "gguf", "machine", "model", "native", "quantizer"},
-    "calibration": {"errors", "evaluation", "formats", "gguf", "program", "quantizer"},
+    "calibration": {"errors", "evaluation", "formats", "gguf", "program", "quantizer", "whole_file"},
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,17 +17,33 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "report.html"
     write_whole(path, b"old")
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:1])
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_whole(path, b"new")
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Only unfinished copies of the same file go; other hidden files stay."""
+    for name in (".a.json.0123abcd.part", ".b.json.0123abcd.part", ".a.json.backup"):
+        (tmp_path / name).write_bytes(b"half")
+    write_whole(tmp_path / "a.json", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", ".b.json.0123abcd.part", ".a.json.backup"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and links")
+def test_permissions_and_links(tmp_path: Path) -> None:
+    """A private file is its owner's alone; behind a symbolic link the target is replaced."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "target")
+    write_whole(link, b"1", private=True)
+    assert link.is_symlink()
+    assert ((tmp_path / "target").stat().st_mode & 0o777, link.read_bytes()) == (0o600, b"1")
 
 
 def test_names_are_checked(tmp_path: Path) -> None:

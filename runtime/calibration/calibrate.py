@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from glob import escape
 from os import PathLike, fsdecode
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from iqrun.quantizer.grams import SUFFIX, GramFile
 from iqrun.quantizer.imatrix import Imatrix, read_imatrix
 from iqrun.quantizer.imatrix_writer import ImatrixContent, is_legacy_name, write_imatrix
 from iqrun.quantizer.moments import Moments
+from iqrun.whole_file import remove_unfinished
 
 if TYPE_CHECKING:
     from iqrun.engine.session import Session
@@ -182,8 +182,7 @@ class _Job:
         """Removes the parts, and what a killed job left while it wrote one."""
         for part in self.parts:
             part.unlink(missing_ok=True)
-            for stale in part.parent.glob(f".{escape(part.name)}.????????.part"):
-                stale.unlink(missing_ok=True)
+            remove_unfinished(part)
 
     def content(self, dataset: str, parts: Sequence[GGUFFile]) -> ImatrixContent:
         """What the parts say."""

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from iqrun.errors import GGUFError, ResourceError
 from iqrun.gguf.part_file import PartFile, disk_error, sync_folder
 from iqrun.gguf.plan import GGUFPlan
+from iqrun.whole_file import remove_unfinished
 
 
 class GGUFWriter:
     """Streams a planned file to disk. The file appears under its name complete, or not at all.
 
     Data goes to a temporary file in the same folder, which is renamed when all tensors are there and on disk, and
-    removed if anything goes wrong inside the ``with`` block.
+    removed if anything goes wrong inside the ``with`` block. What a killed process left is removed by the next writer.
 
     Example:
         >>> with GGUFWriter("out.gguf", plan) as writer:
@@ -44,6 +45,7 @@ class GGUFWriter:
         """
         self._check_target()
         try:
+            remove_unfinished(self.path)
             self._part.create()
         except OSError as error:
             self._discard()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +13,11 @@ import numpy.typing as npt
 from iqrun.errors import QuantizeError
 from iqrun.formats import by_name
 from iqrun.gguf import GGUFPlan, GGUFWriter, ValueType, keys
+from iqrun.gguf.part_file import disk_error
 from iqrun.quantizer import checks, grams
 from iqrun.quantizer.imatrix import COUNTS, SUMS
 from iqrun.quantizer.moments import Moments
+from iqrun.whole_file import write_whole
 
 Floats = npt.NDArray[np.float32]
 
@@ -60,7 +60,10 @@ def write_imatrix(path: Path, content: ImatrixContent, *, overwrite: bool = Fals
     if is_legacy_name(path):
         data = encode_dat(path, content)
         checks.target(path, len(data), overwrite)
-        _write_at_once(path, data)
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise disk_error(error, path, len(data), "nothing was left behind") from error
         return
     plan = _plan(content)
     checks.target(path, plan.file_bytes, overwrite)
@@ -126,19 +129,3 @@ def _int32(count: int) -> int:
 def _dat_string(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape")
     return struct.pack("<i", len(raw)) + raw
-
-
-def _write_at_once(path: Path, data: bytes) -> None:
-    """The file appears complete, or not at all."""
-    real = path.resolve()
-    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(real)
-    except OSError as error:
-        raise QuantizeError(f"{path}: cannot write it: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        temporary.unlink(missing_ok=True)
