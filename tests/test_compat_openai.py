@@ -72,7 +72,22 @@ def test_context_is_the_models_own(client: OpenAI) -> None:
     assert OpenAI(client.llama).llama is client.llama
 
 
-@pytest.mark.parametrize("option", [{"n": 2}, {"stream_options": {"include_usage": True}}])
+@pytest.mark.parametrize("chat", [True, False], ids=["chat", "text"])
+def test_usage_at_the_end_of_a_stream(client: OpenAI, chat: bool) -> None:
+    """``include_usage``: a last chunk without choices counts as the whole reply does; the others have none."""
+    create = client.chat.completions.create if chat else client.completions.create
+    asked: dict[str, Any] = {"messages": MESSAGES} if chat else {"prompt": "Once upon a time"}
+    asked |= {"max_tokens": 8, "temperature": 0}
+    *chunks, last = create(stream=True, stream_options={"include_usage": True}, **asked)
+    assert (last.choices, last.usage) == ([], create(**asked).usage)
+    assert last.object == chunks[0].object
+    assert {chunk["usage"] for chunk in chunks} == {None}
+    assert chunks[-1].choices[0].finish_reason == "length"
+    for options in ({}, {"stream_options": {"include_usage": False}}):
+        assert all("usage" not in chunk for chunk in create(stream=True, **asked, **options))
+
+
+@pytest.mark.parametrize("option", [{"n": 2}, {"best_of": 3}])
 def test_what_is_missing_is_refused(client: OpenAI, option: Any) -> None:
     """Never half-done."""
     with pytest.raises(NotImplementedError, match="not supported"):

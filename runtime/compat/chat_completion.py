@@ -30,6 +30,9 @@ def chat_chunks(replies: Iterator[Reply]) -> Iterator[Reply]:
     """Chunks of a text completion as those of a chat completion; the first one says who speaks."""
     first = True
     for reply in replies:
+        if not reply["choices"]:
+            yield _counting(reply)
+            continue
         choice = reply["choices"][0]
         if first:
             yield _chunk(reply, {"role": "assistant"}, None, None)
@@ -58,6 +61,9 @@ def tool_call_chunks(replies: Iterator[Reply], name: str) -> Iterator[Reply]:
     nothing = {"role": None, "content": None, "function_call": None, "tool_calls": None}
     first = True
     for reply in replies:
+        if not reply["choices"]:
+            yield _counting(reply)
+            continue
         choice = reply["choices"][0]
         if first:
             yield _chunk(reply, {**nothing, "role": "assistant"}, None, None)
@@ -77,7 +83,13 @@ def _head(reply: Reply, kind: str) -> Reply:
 
 def _chunk(reply: Reply, delta: Reply, logprobs: Reply | None, finish_reason: str | None) -> Reply:
     choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-    return {**_head(reply, "chat.completion.chunk"), "choices": [choice]}
+    usage = {"usage": None} if "usage" in reply else {}
+    return {**_head(reply, "chat.completion.chunk"), "choices": [choice], **usage}
+
+
+def _counting(reply: Reply) -> Reply:
+    """The last chunk, if it was asked for: no choices, but the number of tokens."""
+    return {**_head(reply, "chat.completion.chunk"), "choices": [], "usage": reply["usage"]}
 
 
 def _finish(reason: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -63,35 +63,50 @@ def completion(request: Request, steps: Iterator[Step], prompt_scores: Sequence[
         reason = step.finish_reason or reason
     text = (request.prompt if request.echo else "") + "".join(texts)
     shown = None if request.logprobs is None else _logprobs(request, scores, 0 if request.echo else len(request.prompt))
-    n_prompt = len(request.prompt_ids)
-    usage = {"prompt_tokens": n_prompt, "completion_tokens": n_drawn, "total_tokens": n_prompt + n_drawn}
-    return {**_reply(request, text, shown, FINISH[reason]), "usage": usage}
+    return {**_reply(request, text, shown, FINISH[reason]), "usage": _usage(request, n_drawn)}
 
 
-def chunks(request: Request, steps: Iterator[Step]) -> Iterator[Reply]:
-    """The answer piece by piece; the last chunk is empty and has the reason of the end."""
+def chunks(request: Request, steps: Iterator[Step], *, include_usage: bool = False) -> Iterator[Reply]:
+    """The answer piece by piece; the last chunk is empty and has the reason of the end.
+
+    With `include_usage` one more follows, which has no choices but counts the tokens; the others say that they do not.
+    """
+    n_drawn = yield from _chunks(request, steps, {"usage": None} if include_usage else {})
+    if include_usage:
+        yield {**_head(request), "choices": [], "usage": _usage(request, n_drawn)}
+
+
+def _chunks(request: Request, steps: Iterator[Step], more: Reply) -> Generator[Reply, None, int]:
+    """The chunks, each with `more`; returns the number of tokens drawn."""
+    n_drawn = 0
     offset = len(request.prompt)
     waiting: list[Scored] = []  # tokens whose characters are not complete, or may still turn into a stop string
     for step in steps:
-        waiting += _scored(step) if _counts(request, step) else []
+        if _counts(request, step):
+            n_drawn += 1
+            waiting += _scored(step)
         if step.text:
             shown = None if request.logprobs is None else _logprobs(request, waiting, offset)
             offset += len(step.text)
             waiting = []
-            yield _reply(request, step.text, shown, None)
+            yield {**_reply(request, step.text, shown, None), **more}
         if step.finish_reason is not None:
-            yield _reply(request, "", None, FINISH[step.finish_reason])
+            yield {**_reply(request, "", None, FINISH[step.finish_reason]), **more}
+    return n_drawn
 
 
 def _reply(request: Request, text: str, logprobs: Reply | None, finish_reason: str | None) -> Reply:
     choice = {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}
-    return {
-        "id": request.id,
-        "object": "text_completion",
-        "created": request.created,
-        "model": request.model,
-        "choices": [choice],
-    }
+    return {**_head(request), "choices": [choice]}
+
+
+def _head(request: Request) -> Reply:
+    return {"id": request.id, "object": "text_completion", "created": request.created, "model": request.model}
+
+
+def _usage(request: Request, n_drawn: int) -> Reply:
+    n_prompt = len(request.prompt_ids)
+    return {"prompt_tokens": n_prompt, "completion_tokens": n_drawn, "total_tokens": n_prompt + n_drawn}
 
 
 def _counts(request: Request, step: Step) -> bool:

@@ -138,6 +138,7 @@ class Llama(TextLlama):
         logit_bias: Mapping[int, float] | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
+        stream_options: Mapping[str, Any] | None = None,
     ) -> Reply | Iterator[Reply]:
         """Answers a conversation.
 
@@ -173,6 +174,7 @@ class Llama(TextLlama):
             logit_bias: see there.
             logprobs: also show the log-probability of each token,
             top_logprobs: and of so many of the most probable ones.
+            stream_options: see there.
 
         Returns:
             A dictionary of the chat completion API, or an iterator of its chunks.

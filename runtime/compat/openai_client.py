@@ -92,9 +92,8 @@ class OpenAI:
         """Calls a method of `Llama` with the arguments and defaults of the OpenAI API."""
         given = {name: value for name, value in options.items() if name not in _HARMLESS and value is not None}
         n_answers = given.pop("n", 1)
-        usage_at_end = given.pop("stream_options", {}).get("include_usage", False)
-        if usage_at_end or given.pop("best_of", n_answers) != n_answers:
-            raise NotImplementedError("stream_options.include_usage and best_of are not supported by iqrun.compat")
+        if given.pop("best_of", n_answers) != n_answers:
+            raise NotImplementedError("best_of is not supported by iqrun.compat")
         arguments = {"temperature": 1.0, "top_p": 1.0, "model": model, **given}
         if n_answers == 1:
             reply = function(subject, **arguments)

@@ -50,6 +50,7 @@ class TextLlama(TokenLlama):
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         grammar: Grammar | None = None,
         logit_bias: Mapping[int, float] | None = None,
+        stream_options: Mapping[str, Any] | None = None,
     ) -> Reply | Iterator[Reply]:
         """Continues a prompt.
 
@@ -80,6 +81,8 @@ class TextLlama(TokenLlama):
             logits_processor: functions of the tokens and the logits of the next one, which return other logits.
             grammar: a `LlamaGrammar` that the answer must follow.
             logit_bias: token id to what is added to its logit.
+            stream_options: ``{"include_usage": True}`` adds a last chunk without choices that counts the tokens, as in
+                the OpenAI API; llama-cpp-python has no such argument.
 
         Returns:
             A dictionary of the text completion API, or an iterator of its chunks.
@@ -119,7 +122,9 @@ class TextLlama(TokenLlama):
         n_tokens = min(max_tokens, room) if max_tokens is not None and max_tokens > 0 else room
         scores = self._prompt_scores(request) if echo and logprobs is not None and not stream else []
         steps = self._steps(request, options, n_tokens, [stop] if isinstance(stop, str) else stop or (), grammar)
-        return chunks(request, steps) if stream else completion(request, steps, scores)
+        if stream:
+            return chunks(request, steps, include_usage=bool((stream_options or {}).get("include_usage")))
+        return completion(request, steps, scores)
 
     def __call__(self, prompt: str | Sequence[int], *args: Any, **kwargs: Any) -> Reply | Iterator[Reply]:
         """As `create_completion`."""
