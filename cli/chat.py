@@ -78,7 +78,8 @@ def talk(args: argparse.Namespace, *, hint: str = "") -> int:
         repl = _repl(model, args, interactive)
         if interactive:
             name = model.metadata.get_str("general.name", model.path)
-            terminal.note(f"{ui.printable(name)}, a context of {model.n_ctx} tokens, {model.n_threads} threads")
+            threads = "1 thread" if model.n_threads == 1 else f"{model.n_threads} threads"
+            terminal.note(f"{ui.printable(name)}, a context of {model.n_ctx} tokens, {threads}")
             terminal.note("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
             if hint:
                 terminal.note(hint)

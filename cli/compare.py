@@ -24,10 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="GGUF files with the same vocabulary")
-    add("-f", "--file", required=True, metavar="TEXT", help="text file in UTF-8 to measure on")
+    options.add_text_options(parser)
     add("--base", metavar="FILE", help="the original (or llama.cpp's saved logits): also the KL divergence from it")
-    add("-c", "--ctx", type=int, default=512, metavar="N", help="tokens per chunk (default 512)")
-    add("--chunks", type=int, metavar="N", help="only the first N chunks")
     add("--speed", action="store_true", help="also the tokens generated per second")
     add(
         "--out",

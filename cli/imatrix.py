@@ -26,11 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     add = parser.add_argument
     add("-m", "--model", metavar="FILE", help="GGUF file, best unquantized (any file of a split model)")
-    add("-f", "--file", metavar="TEXT", help="text file in UTF-8")
+    options.add_text_options(parser, required=False)
     add("-o", "--output", metavar="OUT", help="the file to write: .dat for the older format, anything else GGUF")
     add("--full", action="store_true", help="also the second-moment matrix of every input (for error feedback)")
-    add("-c", "--ctx", type=int, default=512, metavar="N", help="tokens per chunk (default 512)")
-    add("--chunks", type=int, metavar="N", help="only the first N chunks")
     add("--merge", metavar="FILE", action="append", default=[], help="add the sums of this file; repeatable")
     add("--resume", action="store_true", help="go on where the same command was stopped")
     add("--overwrite", action="store_true", help="replace OUT if it exists")

@@ -67,6 +67,15 @@ def add_memory_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_text_options(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
+    """Adds the text that runs through a model, and how it is cut: ``--file``, ``--ctx``, ``--chunks``."""
+    parser.add_argument("-f", "--file", required=required, metavar="TEXT", help="text file in UTF-8")
+    parser.add_argument(
+        "-c", "--ctx", type=int, default=512, metavar="N", help="tokens per chunk (default %(default)s)"
+    )
+    parser.add_argument("--chunks", type=int, metavar="N", help="only the first N chunks")
+
+
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--temp``, ``--top-k`` and so on."""
     sampling_flags.add_to(parser)

@@ -22,9 +22,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("-m", "--model", required=True, metavar="FILE", help="GGUF file (any file of a split model)")
-    parser.add_argument("-f", "--file", required=True, metavar="TEXT", help="text file in UTF-8")
-    parser.add_argument("-c", "--ctx", type=int, default=512, metavar="N", help="tokens per chunk (default 512)")
-    parser.add_argument("--chunks", type=int, metavar="N", help="only the first N chunks")
+    options.add_text_options(parser)
     parser.add_argument(
         "--kl-base", metavar="FILE", help="also the KL divergence from this model (or llama.cpp's file of saved logits)"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from iqrun.engine.context import Context
@@ -64,17 +65,11 @@ class Texts(ABC):
         """
         if isinstance(prompt, str):
             return _joined(self._stream_steps(prompt, options))
-        seeds = options.get("seed")
-        sampling: SamplingOptions | list[SamplingOptions]
-        shared, fields = _split(options)
-        if isinstance(seeds, Sequence):
-            sampling = [SamplingOptions(**{**fields, "seed": seed}) for seed in seeds]
-        else:
-            sampling = SamplingOptions(**fields)
+        words, how = _split(options)
         steps: list[list[Step]] = [[] for _ in prompt]
-        for index, step in self.generate_many(prompt, sampling=sampling, **shared):
+        for index, step in self.generate_many(prompt, sampling=_sampling_of_each(how), **words):
             steps[index].append(step)
-        return [_joined(iter(text)) for text in steps]
+        return [_joined(text) for text in steps]
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """Continues a text piece by piece, as tokens come; each piece is whole characters.
@@ -205,12 +200,18 @@ class Texts(ABC):
                     f"prompt {index} has {len(prompt)} tokens, but the context holds {self.n_ctx}: shorten it, or load "
                     "the model with a larger n_ctx"
                 )
-        words: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
         jobs = [
             Job(
                 index,
                 prompt,
-                Writer(self.tokenizer, how, constraint=constraint_of(response_format, self.tokenizer), **words),
+                Writer(
+                    self.tokenizer,
+                    how,
+                    constraint=constraint_of(response_format, self.tokenizer),
+                    max_tokens=max_tokens,
+                    stop=stop,
+                    logprobs=logprobs,
+                ),
             )
             for index, (prompt, how) in enumerate(zip(ids, options, strict=True))
         ]
@@ -255,8 +256,8 @@ class Texts(ABC):
         return ids
 
     def _stream_steps(self, prompt: str, options: Mapping[str, Any]) -> Iterator[Step]:
-        words, fields = _split(options)
-        return self.generate(prompt, sampling=SamplingOptions(**fields), **words)
+        words, how = _split(options)
+        return self.generate(prompt, sampling=SamplingOptions(**how), **words)
 
     def _generate(
         self, ids: Sequence[int], state: bytes | None, words: Mapping[str, Any], cancel: CancelToken | None
@@ -298,16 +299,24 @@ class Texts(ABC):
         return self._roomy_context(prompts, (n_slots + 1) // 2, max_tokens)
 
 
-_OPTIONS = frozenset(("max_tokens", "stop", "logprobs", "response_format", "lookup", "state", "cancel", "n_parallel"))
+_SAMPLING = frozenset(field.name for field in fields(SamplingOptions))
 
 
 def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of `generate`, and the fields of `SamplingOptions`."""
-    words = {name: value for name, value in options.items() if name in _OPTIONS}
-    return words, {name: value for name, value in options.items() if name not in _OPTIONS}
+    words = {name: value for name, value in options.items() if name not in _SAMPLING}
+    return words, {name: value for name, value in options.items() if name in _SAMPLING}
 
 
-def _joined(steps: Iterator[Step]) -> str:
+def _sampling_of_each(how: Mapping[str, Any]) -> SamplingOptions | list[SamplingOptions]:
+    """Options for all prompts, or for each of them if there is a seed for each."""
+    seeds = how.get("seed")
+    if isinstance(seeds, Sequence):
+        return [SamplingOptions(**{**how, "seed": seed}) for seed in seeds]
+    return SamplingOptions(**how)
+
+
+def _joined(steps: Iterable[Step]) -> str:
     """The text of all steps."""
     last: Step | None = None
     parts = []
