@@ -54,8 +54,8 @@ def load(
         n_ctx: tokens that prompt and answer may have together. None takes 4096, or what the model was trained for if
             that is less; a number is taken as it is, even beyond the training.
         n_threads: threads that compute; None takes one per physical core that this process may use.
-        kv_type: type of cached keys and values: ``"f16"``, ``"q8_0"`` for little more than half the memory, or ``"f32"``
-            for twice as much.
+        kv_type: type of cached keys and values: ``"f16"``, ``"q8_0"`` for little more than half the memory, or
+            ``"f32"`` for twice as much.
         copy: read the weights into memory of this process. Opening takes longer and nothing is shared with other
             processes, but what happens to the file afterwards does not matter; see also `guard_mapped_files`.
         memory: bytes that the process shall use at most, everything counted. Weights that do not fit are read from the
