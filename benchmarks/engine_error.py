@@ -1,7 +1,7 @@
 """How far is the engine's arithmetic from exact float32 on the same weights, beside a peer's?
 
-Quantizes a model, decodes that file to F32, and lets the peer run the F32 file over a text (float32 activations). What is
-printed is how far iqrun and the peer are from its predictions with the quantized file: mean KL divergence per token.
+Quantizes a model, decodes that file to F32, and lets the peer run the F32 file over a text with float32 activations.
+Printed is how far iqrun and the peer are from its predictions with the quantized file: mean KL divergence per token.
 
     python benchmarks/engine_error.py model-f16.gguf --peer PATH/bin -f text.txt -c 256 --chunks 24
 """

@@ -55,4 +55,5 @@ def _numbers(strings: StringArray) -> npt.NDArray[np.uint64]:
     keep = np.where(missing < 64, np.uint64(_BITS) >> np.minimum(missing, 63), np.uint64(0))
     first = windows[begins] & keep
     last = windows[ends - np.uint64(_BYTES)]
-    return first * np.uint64(_FIRST) + last * np.uint64(_LAST) + lengths * np.uint64(_LENGTH)
+    numbers: npt.NDArray[np.uint64] = first * np.uint64(_FIRST) + last * np.uint64(_LAST) + lengths * np.uint64(_LENGTH)
+    return numbers
