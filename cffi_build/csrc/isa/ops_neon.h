@@ -722,9 +722,9 @@ typedef struct {
     int16x8_t v[2][2]; /* [position][8 columns] */
 } kv_pairs;
 
-IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { /* 16 positions x 4 columns */
-    const lanes64 x = v_load(p);
-    return (kv_codes)V4_MAP(vreinterpretq_s8_u8, x);
+IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { /* 16 positions x 4 columns, in memory's order (v_load's is another) */
+    const int8_t *k = (const int8_t *)p;
+    return (kv_codes)V4(vld1q_s8(k), vld1q_s8(k + 16), vld1q_s8(k + 32), vld1q_s8(k + 48));
 }
 IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) { /* 16 columns x 2 positions */
     const int8x16x2_t x = vld2q_s8((const int8_t *)p);
