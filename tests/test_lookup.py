@@ -124,6 +124,21 @@ def test_drafts_grow_while_they_come_true() -> None:
     assert session.n_steps - before < 176 / MAX_DRAFT + 10
 
 
+def test_after_a_wrong_draft_the_next_guesses_are_not_computed() -> None:
+    """A text whose repetitions always go on otherwise costs one draft, however long; then a real one is found again."""
+    surprises = [token for n in range(3, 10) for token in (1, 2, n)]
+    script = surprises + [5, 6, 7, 8] * 15
+    session = RecordingSession(script)
+    lookup = Lookup(session)
+    lookup.evaluate(script[:3])
+    for token in script[3 : len(surprises)]:
+        lookup.evaluate((token,))
+    assert 0 < lookup.n_drafted <= 2 and lookup.n_accepted == 0
+    for token in script[len(surprises) : -20]:  # the session must see what comes after its drafts
+        lookup.evaluate((token,))
+    assert lookup.n_accepted > 25
+
+
 def test_index_prefers_the_longest_and_the_latest() -> None:
     """Runs of three before runs of two; of equal runs the one that came last; nothing for what never was."""
     index = NgramIndex()

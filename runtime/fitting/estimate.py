@@ -22,8 +22,8 @@ from iqrun.quantizer.recipes import TOKEN_EMBEDDING, Recipe, Traits
 
 TYPES = (*sorted(DIVERGENCE, key=lambda name: -DIVERGENCE[name]), "F16")
 
-# Of the pace that memory or kernels alone would allow: synchronization, norms, attention and the rest of a step take the
-# other part. An assumption, of the order of the shares in docs/performance.md.
+# Of the pace that memory or kernels alone would allow: synchronization, norms, attention and the rest of a step take
+# the other part. An assumption, of the order of the shares in docs/performance.md.
 ENGINE_SHARE = 0.85
 
 PROCESS_BYTES = 64_000_000  # Python, numpy, the tables of a vocabulary

@@ -4,6 +4,9 @@ The last tokens are looked for in the text so far. Where they stood before, what
 *draft*). The model evaluates it together with the newest token; each guess that it draws itself, too, costs no step of
 its own. Summaries, edits and code repeat much of their prompt.
 
+A guess costs time, so after a draft that was all wrong, guesses are only compared with what comes, until one would have
+been right.
+
 The engine computes each draft with the arithmetic of a step of one token, and a token is drawn from the same logits as
 without lookup: the text is the same, at any temperature.
 
@@ -65,6 +68,8 @@ class Lookup:
         self._draft: list[int] = []  # evaluated, but not confirmed
         self._rows: list[Floats] = []  # logits after each of them
         self._n_right = FIRST_DRAFT // 2  # of the latest draft
+        self._is_trusted = True  # the latest guess came true
+        self._unpaid: int | None = None  # a guess that was not computed
         self.n_drafted = self.n_accepted = 0
 
     def __len__(self) -> int:
@@ -82,6 +87,8 @@ class Lookup:
             self._draft.pop(0)
             self._index.extend(ids)
             return self._rows.pop(0)
+        if self._draft or self._n_right:
+            self._is_trusted = self._n_right > 0
         self.close()
         if len(ids) > 1:
             logits = self._session.evaluate(ids)
@@ -96,15 +103,27 @@ class Lookup:
             self._session.truncate(len(self))
 
     def _evaluate_with_draft(self, token: int) -> Floats:
-        room = max(self.n_ctx - len(self) - 1, 0)
-        wanted = min(max(2 * self._n_right, FIRST_DRAFT), MAX_DRAFT, room)  # where guesses came true, more will
-        draft = self._index.guess(token, wanted)
-        rows = self._session.evaluate([token, *draft], want="all", way="decode")
+        draft = self._next_draft(token)
+        rows = (
+            self._session.evaluate([token, *draft], want="all", way="decode")
+            if draft
+            else self._session.evaluate([token])[None]  # the same bits, sooner
+        )
         self._index.extend((token,))
         self._draft, self._rows, self._n_right = draft, list(rows[1:]), 0
         self.n_drafted += len(draft)
         logits: Floats = rows[0]
         return logits
+
+    def _next_draft(self, token: int) -> list[int]:
+        """The tokens to compute ahead; none where the latest guess was wrong."""
+        if self._unpaid is not None:
+            self._is_trusted = self._unpaid == token
+        room = max(self.n_ctx - len(self) - 1, 0)
+        wanted = min(max(2 * self._n_right, FIRST_DRAFT), MAX_DRAFT, room)  # where guesses came true, more will
+        draft = self._index.guess(token, wanted)
+        self._unpaid = draft[0] if draft and not self._is_trusted else None
+        return draft if self._is_trusted else []
 
 
 class NgramIndex:
