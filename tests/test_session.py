@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import threading
@@ -259,13 +260,13 @@ def test_slow_operations_run_in_a_helper_thread_with_the_same_result(
     expected = session.evaluate(IDS)
     helpers: list[object] = []
 
-    class Recorder(steps_module.ThreadPoolExecutor):
+    class Recorder(concurrent.futures.ThreadPoolExecutor):
         def submit(self, *args: object, **kwargs: object) -> Any:  # type: ignore[override]
             helpers.append(args)
             return super().submit(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(steps_module, "_CALL_SECONDS", 0.0)  # everything takes long
-    monkeypatch.setattr(steps_module, "ThreadPoolExecutor", Recorder)
+    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", Recorder)
     with open_session(demo) as slow:
         assert np.array_equal(slow.evaluate(IDS), expected)
     assert len(helpers) == len(demo.program.ops)  # one by one
@@ -289,7 +290,7 @@ def test_ctrl_c_while_the_helper_starts_leaves_no_work_behind(
         finally:
             busy.extend([False] * in_helper)
 
-    class Interrupted(steps_module.ThreadPoolExecutor):
+    class Interrupted(concurrent.futures.ThreadPoolExecutor):
         def submit(self, function: Any, *args: Any) -> Any:  # type: ignore[override]
             def work() -> None:
                 time.sleep(delay)
@@ -304,7 +305,7 @@ def test_ctrl_c_while_the_helper_starts_leaves_no_work_behind(
     native_check = steps_module.check
     with monkeypatch.context() as patch:
         patch.setattr(steps_module, "_CALL_SECONDS", 0.0)
-        patch.setattr(steps_module, "ThreadPoolExecutor", Interrupted)
+        patch.setattr(concurrent.futures, "ThreadPoolExecutor", Interrupted)
         patch.setattr(steps_module, "check", check)
         with pytest.raises(KeyboardInterrupt):
             session.evaluate(IDS)
