@@ -208,7 +208,7 @@ def test_disk_full_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr(os, "fsync", fail)
         with GGUFWriter(tmp_path / "m.gguf", plan) as writer:
             if where == "write":
-                monkeypatch.setattr(writer._part, "_file", _FullDisk(writer._part._file))
+                monkeypatch.setattr(writer._part._file, "_raw", _FullDisk(writer._part._file._raw))
             writer.write(bytes(16))
     assert list(tmp_path.iterdir()) == []
 

@@ -6,12 +6,13 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from iqrun.errors import GGUFError, ResourceError
+from iqrun.gguf.piece_file import PieceFile
 from iqrun.gguf.plan import GGUFPlan
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -28,22 +29,20 @@ class PartFile:
         self.path = path
         self._plan = plan
         self._tensors = plan.tensors
-        self._file: BinaryIO | None = None
+        self._file: PieceFile | None = None
         self._at = 0  # index of the tensor at hand
         self._written = 0  # bytes of it
 
     def create(self) -> None:
         """Creates the file, which must not exist, and writes the header."""
-        self._file = self.path.open("xb")
+        self._file = PieceFile(self.path.open("xb", buffering=0), self._plan.file_bytes)
         self._file.write(self._plan.encode())
 
     def reopen(self, n_tensors: int) -> None:
         """Opens an unfinished file behind its first `n_tensors` tensors; what follows them is cut off."""
-        self._file = self.path.open("r+b")
+        raw = self.path.open("r+b", buffering=0)
+        self._file = PieceFile(raw, self._plan.file_bytes, self._plan.data_end(n_tensors))
         self._at = n_tensors
-        self._file.write(self._plan.encode())
-        self._file.seek(self._plan.data_end(n_tensors))
-        self._file.truncate()
 
     def write(self, data: bytes | memoryview | npt.NDArray[Any]) -> None:
         """Appends bytes to the tensor at hand; the next one begins when it is full.
