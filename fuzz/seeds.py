@@ -58,9 +58,9 @@ def container() -> Iterator[bytes]:
 
 
 def model() -> Iterator[bytes]:
-    """The smallest complete models of each architecture."""
+    """The smallest complete models of each architecture, with and without experts."""
     with tempfile.TemporaryDirectory() as folder:
-        for arch in ("llama", "qwen2", "qwen3"):
+        for arch, n_expert in (("llama", 0), ("qwen2", 0), ("qwen3", 0), ("llama", 3), ("qwen3moe", 3)):
             path = tiny_llama(
                 Path(folder) / arch,
                 arch=arch,
@@ -71,6 +71,7 @@ def model() -> Iterator[bytes]:
                 n_layer=1,
                 n_vocab=8,
                 tied=True,
+                n_expert=n_expert,
             )
             yield path.read_bytes()
 
@@ -80,6 +81,13 @@ def tokenizer() -> Iterator[bytes]:
     pieces = "<unk>\n<s>\n</s>\n<0x0A>\n<0x61>\n▁\na\nb\n▁a\nab\na_b\nĠ\nĠa\n<|im_end|>\n\n ".encode()
     for kind in (0, 1):
         yield bytes([kind, 2, 1, 2, 0, 0, 0, 0]) + pieces
+
+
+def merges() -> Iterator[bytes]:
+    """A flag, then tokens, of which those with a mark are merges: see `fuzz.targets.merges`."""
+    pieces = "a_b\nab_c\na_a\nĠ_a\nĠa_b\nabc_\naab\nĠ_Ġ\n<|im_end|>\nÃ_¤".encode()
+    for kind in (1, 2, 3):
+        yield bytes([1, kind, 0, 0, 0, 0, 0, 0]) + pieces
 
 
 def template() -> Iterator[bytes]:
@@ -117,21 +125,42 @@ _SIZES = {size: code for code, size in enumerate((0, 1, 2, 8, 16, 32, 64, 256, 4
 
 
 def program() -> Iterator[bytes]:
-    """For fuzz/c/fuzz_program.c: embed, q = k = v = W x, attention, select, logits; float and quantized weights."""
-    one, size = struct.pack("<f", 1.0), _SIZES
-    ops = [
+    """For fuzz/c/fuzz_program.c: a layer of attention and one of experts; float and quantized weights."""
+    one = struct.pack("<f", 1.0)
+    attention = [
         _op(0, 1, -1, dst=[0], weight=[0], f=one),
         _op(3, 3, -1, dst=[1, 2, 3], src=[0], weight=[1, 1, 1]),
         _op(7, 0, 0, dst=[0], src=[1, 2, 3], f=one, heads=(2, 2, 16)),
         _op(1, 0, -1, dst=[4], src=[0]),
         _op(3, 1, -1, dst=[5], src=[4], weight=[0]),
     ]
-    buffers = bytes([size[32], 1] * 4 + [size[32], 2] + [size[8], 2])
+    experts = [
+        attention[0],
+        _op(3, 1, -1, dst=[1], src=[0], weight=[1]),
+        _op(9, 0, -1, dst=[2, 3], src=[1], f=one),
+        _op(10, 0, -1, dst=[4], src=[0]),
+        _op(4, 2, -1, dst=[5], src=[4], weight=[2, 2]),
+        _op(3, 1, -1, dst=[6], src=[5], weight=[2]),
+        _op(11, 0, -1, dst=[0], src=[6, 3]),
+        _op(1, 0, -1, dst=[7], src=[0]),
+        _op(3, 1, -1, dst=[8], src=[7], weight=[0]),
+    ]
+    buffers = [(32, 1, 0)] * 4 + [(32, 2, 0), (8, 2, 0)]
+    dealt = [(32, 1, 0), (2, 1, 0), (1, 1, 0), (1, 1, 0)] + [(32, 1, 1)] * 3 + [(32, 2, 0), (8, 2, 0)]
     for kind in ("F32", "F16", "Q8_0", "IQ4_NL"):
         index = list(FORMATS).index(kind)
-        weights = b"".join(bytes([index, 1, size[rows], size[32], 1]) for rows in (8, 32))
-        head = bytes([len(ops), 6, 2, 1, size[8], 5 + 1])
-        yield head + b"".join(ops) + buffers + weights + bytes([0, 1]) + bytes(range(1, 100))
+        yield _program(attention, buffers, [(index, 8, 0), (index, 32, 0)], n_layer=1)
+        yield _program(experts, dealt, [(index, 8, 0), (0, 2, 0), (index, 32, 2)], n_layer=0)
+
+
+def _program(
+    ops: Sequence[bytes], buffers: Sequence[tuple[int, int, int]], weights: Sequence[tuple[int, int, int]], n_layer: int
+) -> bytes:
+    """`buffers`: columns, domain + 1, experts used; `weights` of 32 columns: index of the type, rows, experts."""
+    head = bytes([len(ops), len(buffers), len(weights), n_layer, _SIZES[8], len(buffers)])  # the last one is the output
+    rows = b"".join(bytes([_SIZES[n_cols], domain, n_used]) for n_cols, domain, n_used in buffers)
+    matrices = b"".join(bytes([kind, 1, _SIZES[n_rows], _SIZES[32], n, 1]) for kind, n_rows, n in weights)
+    return head + b"".join(ops) + rows + matrices + bytes([0, 0x55, 0, 0]) + bytes([0, 2]) + bytes(range(1, 150))
 
 
 def _op(
@@ -152,7 +181,7 @@ def _op(
 
 SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
     function.__name__: function
-    for function in (container, model, tokenizer, template, imatrix, saved_logits, state, program)
+    for function in (container, model, tokenizer, merges, template, imatrix, saved_logits, state, program)
 }
 
 

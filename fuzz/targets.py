@@ -8,28 +8,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 
 from iqrun.chat.template import ChatTemplate
+from iqrun.engine.allocation import KVType
 from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.residency import pieces_of
 from iqrun.engine.session import Session
+from iqrun.engine.stream import Stream
 from iqrun.errors import IqrunError, QuantizeError, TemplateError, TokenizerError
 from iqrun.evaluation.saved_logits import SavedLogits
 from iqrun.gguf import GGUFFile, StringArray
 from iqrun.model import build_program
 from iqrun.quantizer.imatrix import read_imatrix
-from iqrun.tokenizer import Tokenizer
+from iqrun.tokenizer import Tokenizer, merging
 from iqrun.tokenizer.bpe import BPETokenizer
 from iqrun.tokenizer.spm import SentencePieceTokenizer
 from iqrun.tokenizer.vocab import Vocab
 from tests.gguf_builder import tiny_llama
+from tests.tokenizer_reference import stored_strings
 
 STATE_CHECKSUM_BYTES = 16
+_PIECE_BYTES = 1024  # of a stream: small matrices have several pieces
 
 _TEXTS = ("", "Once upon a time", " a\n\tb  ", "<s></s><|im_end|>", "äß€😀\ud800\0\uffff")
 _MESSAGES = [
@@ -62,13 +69,23 @@ def container(data: bytes) -> None:
 
 
 def model(data: bytes) -> None:
-    """A whole model: hyper-parameters, program, vocabulary, and a few tokens if it runs."""
+    """A whole model: hyper-parameters, program, vocabulary, and a few tokens if it runs; some from a stream, too."""
+    kv_type: KVType = ("f16", "q8_0", "f32")[len(data) % 3]
     with file_of(data) as path, suppress(IqrunError), GGUFFile(path) as file:
         with suppress(IqrunError):
             Tokenizer.from_gguf(file).decode([1, 3, 5])
-        program = build_program(file)
-        with Session(NativeProgram(program), n_ctx=16, n_threads=1) as session:
-            session.evaluate([token % program.n_vocab for token in (1, 2, 3)])
+        native = NativeProgram(build_program(file))
+        ids = [token % native.program.n_vocab for token in (1, 2, 3)]
+        with Session(native, n_ctx=16, n_threads=1, kv_type=kv_type) as session:
+            logits = session.evaluate(ids)
+        if len(data) % 32 == 0:
+            resident = [i % 2 == 0 for i in range(len(pieces_of(native, _PIECE_BYTES)))]
+            native.stream = Stream(
+                native, resident, piece_bytes=_PIECE_BYTES, n_slot=2, n_reader=1, context_bytes=1 << 30
+            )
+            with Session(native, n_ctx=16, n_threads=1, kv_type=kv_type) as session:
+                assert session.evaluate(ids).tobytes() == logits.tobytes()
+            native.stream.close()
 
 
 def tokenizer(data: bytes) -> None:
@@ -116,6 +133,25 @@ def _vocabulary(data: bytes) -> Vocab:
     )
 
 
+def merges(data: bytes) -> None:
+    """Merges looked up in the file's strings: the tokens that the library makes of them."""
+    if len(data) < 8:
+        return
+    lines = data[8:].split(b"\n")[:300]
+    strings = {"texts": [line.replace(b"_", b"") for line in lines] or [b""]}
+    strings["merges"] = [line.replace(b"_", b" ", 1) for line in lines if b"_" in line]
+    arrays = {name: stored_strings(raws) for name, raws in strings.items()}
+    vocab = replace(_vocabulary(data), model="gpt2", **arrays)
+    with suppress(TokenizerError), patch.object(merging, "MIN_MERGES", 1):
+        made = BPETokenizer(vocab)
+        if made._merger is None:
+            return
+        for text in ("abaab ababcab abc", data[8:72].decode("utf-8", "replace")):
+            pieces = [piece for piece, _ in made._splitting.pre_tokenize_str(text)]
+            expected = made._encoder.encode(text, add_special_tokens=False).ids
+            assert made._merged(made._merger, pieces) == expected
+
+
 def template(data: bytes) -> None:
     """Any template source: a text, or a `TemplateError`, within the limits."""
     source = data.decode("utf-8", "replace")
@@ -155,5 +191,6 @@ def state_session() -> Session:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (container, model, tokenizer, template, imatrix, saved_logits, state)
+    function.__name__: function
+    for function in (container, model, tokenizer, merges, template, imatrix, saved_logits, state)
 }

@@ -466,6 +466,7 @@ def plan_file(
     with GGUFFile(path) as file:
         native = NativeProgram(build_program(file))
         params = context_params(n_ctx, n_threads, kv_type, N_BATCH, n_seq=1)
+        file.forget()  # what was read of the map so far is not part of what the process needs
         return plan_memory(native, memory, params, process_bytes=process_bytes)
 
 

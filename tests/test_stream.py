@@ -286,6 +286,15 @@ def test_too_small_a_limit_names_the_one_that_would_do() -> None:
         iqrun.load(DEMO, memory=1_000_000, copy=True)
 
 
+@pytest.mark.parametrize("limit", [0, -1, 1 << 63, float("nan"), float("inf")])
+def test_a_limit_that_is_no_number_of_bytes_is_refused(limit: Any) -> None:
+    """In both places that take one; what was no number once let a model run without any limit."""
+    with pytest.raises(ValueError, match=r"memory is .*, but must be a number of bytes"):
+        iqrun.load(DEMO, n_ctx=256, memory=limit)
+    with pytest.raises(ValueError, match=r"memory is .*, but must be a number of bytes"):
+        plan_file(DEMO, limit, n_ctx=256)
+
+
 def test_limit_holds() -> None:
     """The largest resident set of a process that answers within a limit is below it."""
     code = """

@@ -6,11 +6,14 @@ Also builds vocabulary-only GGUF files for the tests.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from iqrun.gguf import StringArray
 from tests.gguf_builder import BOOL, FLOAT32, INT32, STRING, UINT32, RawGGUF, kv, kv_array
 
 DATA = Path(__file__).parent / "data"
@@ -45,6 +48,14 @@ def sentencepiece(text: str, scores: dict[str, float]) -> list[str]:
         for part in parts
         for piece in ([part] if part in scores else [f"<0x{byte:02X}>" for byte in part.encode()])
     ]
+
+
+def stored_strings(raws: Iterable[bytes]) -> StringArray:
+    """An array of strings as it stands in a file."""
+    raws = list(raws)
+    data = b"".join(len(raw).to_bytes(8, "little") + raw for raw in raws)
+    starts = np.cumsum([0, *(8 + len(raw) for raw in raws)], dtype=np.uint64)
+    return StringArray(np.frombuffer(data, np.uint8), starts)
 
 
 def write_vocabulary(

@@ -75,9 +75,13 @@ def memory_limit(file_bytes: int, context_bytes: int, wanted: int | None) -> int
         file_bytes: size of the model's files.
         context_bytes: size of its context.
         wanted: the limit asked for; None takes the memory that is free, if that is too little for the file.
+
+    Raises:
+        ValueError: the limit is no number of bytes.
     """
     process = (machine.process_memory() or 0) + _GROWTH_BYTES
     if wanted is not None:
+        wanted = _checked(wanted)
         return None if file_bytes + context_bytes + process <= wanted else wanted
     free = machine.available_memory()
     if free is None or not sys.platform.startswith("linux") or context_bytes > free:
@@ -98,7 +102,9 @@ def plan_memory(
 
     Raises:
         ResourceError: the model cannot run within the limit; the message says within which one it can.
+        ValueError: the limit is no number of bytes.
     """
+    limit = _checked(limit)
     if process_bytes is None:
         process_bytes = machine.process_memory() or 0
     pieces = [(int(piece.bytes), float(piece.share)) for piece in pieces_of(native_program)]
@@ -171,6 +177,12 @@ def _choose_batch(native_program: NativeProgram, params: Any, n_outputs: int, li
         if size <= room and size - alone <= limit // _BATCH_SHARE:
             break
     return size
+
+
+def _checked(n_bytes: float) -> int:
+    if not 1 <= n_bytes < 1 << 63:  # refuses NaN, too
+        raise ValueError(f"memory is {n_bytes}, but must be a number of bytes from 1 to 2^63 - 1")
+    return int(n_bytes)
 
 
 def _mb(n_bytes: int) -> str:

@@ -46,7 +46,7 @@ def _fill(file: int) -> None:
 
 
 def _measure(path: str | PathLike[str], seconds: float) -> float | None:
-    file = os.open(path, os.O_RDONLY | _DIRECT)
+    file = os.open(path, os.O_RDONLY | _DIRECT | getattr(os, "O_NONBLOCK", 0))  # never waits for a writer on a FIFO
     try:
         n_pieces = os.fstat(file).st_size // _PIECE_BYTES
         with mmap.mmap(-1, _PIECE_BYTES) as room:  # direct reads want whole pages

@@ -36,11 +36,16 @@ class Merger:
 
     @classmethod
     def of(cls, vocab: Vocab, *, whole_words: bool) -> Merger | None:
-        """For a vocabulary that the library takes long to read, and whose merges are pairs; else None."""
+        """For a vocabulary that the library takes long to read, whose merges are pairs that are quickly found; else
+        None.
+        """
         merges, texts = vocab.merges, vocab.texts
         if not (isinstance(merges, StringArray) and isinstance(texts, StringArray)) or len(merges) < MIN_MERGES:
             return None
-        return cls(vocab, merges, texts, whole_words=whole_words) if _are_pairs(merges) else None
+        if not _are_pairs(merges):
+            return None
+        made = cls(vocab, merges, texts, whole_words=whole_words)
+        return None if made._tokens.is_slow or made._merges.is_slow else made
 
     def takes(self, pieces: Sequence[str]) -> bool:
         """Whether these are few and short enough; they count as taken."""
