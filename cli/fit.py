@@ -118,7 +118,6 @@ def _cells(estimate: Estimate) -> list[str]:
 
 
 def _advice(advice: Recommendation) -> str:
-
     estimate = advice.estimate
     if not estimate.fits:
         return f"Take a smaller model: {advice.reason}."

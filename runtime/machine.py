@@ -59,9 +59,9 @@ def available_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
 
     The smallest of what the kernel calls available and what the limits of the control groups leave.
     """
-    sizes = [_mem_available(proc), *(_left_of(*group) for group in _memory_groups(proc, cgroup))]
-    known = [size for size in sizes if size is not None]
-    return min(known) if known else None
+    left = [max(0, limit - charge) for limit, charge in _memory_charges(proc, cgroup)]
+    free = _mem_available(proc)
+    return min(left if free is None else [free, *left], default=None)
 
 
 def process_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
@@ -74,15 +74,8 @@ def process_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     if len(words) < 2 or not words[1].isdigit():
         return None
     resident = int(words[1]) * os.sysconf("SC_PAGE_SIZE")
-    return min([resident, *_charged(proc, cgroup)])
-
-
-def _charged(proc: Path, cgroup: Path) -> Iterator[int]:
-    """What the control groups that have a limit are charged with, without page cache that gives way."""
-    for base, limit_file, use_file, cache_key in _memory_groups(proc, cgroup):
-        limit, use = _read_int(base / limit_file), _read_int(base / use_file)
-        if limit is not None and use is not None and limit < _NO_LIMIT:
-            yield max(0, use - _stat(base / "memory.stat", cache_key))
+    charged = [max(0, charge) for limit, charge in _memory_charges(proc, cgroup) if limit < _NO_LIMIT]
+    return min([resident, *charged])
 
 
 def _allowed_cpus() -> set[int]:
@@ -151,12 +144,12 @@ def _memory_groups(proc: Path, cgroup: Path) -> Iterator[tuple[Path, str, str, s
                 yield base, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 
 
-def _left_of(base: Path, limit_file: str, use_file: str, cache_key: str) -> int | None:
-    """Limit minus use, where clean page cache does not count: it gives way."""
-    limit, use = _read_int(base / limit_file), _read_int(base / use_file)
-    if limit is None or use is None:
-        return None
-    return max(0, limit - use + _stat(base / "memory.stat", cache_key))
+def _memory_charges(proc: Path, cgroup: Path) -> Iterator[tuple[int, int]]:
+    """Limit and charge of each of these groups, where clean page cache does not count: it gives way."""
+    for base, limit_file, use_file, cache_key in _memory_groups(proc, cgroup):
+        limit, use = _read_int(base / limit_file), _read_int(base / use_file)
+        if limit is not None and use is not None:
+            yield limit, use - _stat(base / "memory.stat", cache_key)
 
 
 def _stat(path: Path, key: str) -> int:

@@ -234,8 +234,8 @@ def test_attention_of_every_head_shape(isa: str, kv_type: int, head_dim: int, n_
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kv_type", [F32, F16, Q8_0])
-def test_attention_of_extreme_scores(isa: str, kv_type: int) -> None:
+@pytest.mark.parametrize(("kv_type", "atol"), [(F32, 2e-6), (F16, 2e-6), (Q8_0, 3e-4)])
+def test_attention_of_extreme_scores(isa: str, kv_type: int, atol: float) -> None:
     """Scores far apart pick one value, equal scores give the mean, and a growing maximum rescales what was summed."""
     n, head_dim = 140, 32
     rng = np.random.default_rng(2)
@@ -246,7 +246,7 @@ def test_attention_of_extreme_scores(isa: str, kv_type: int) -> None:
         k = np.clip(k, -65504, 65504)
         graph, result = attention_graph(q, k, v, 1, 1, 1.0)
         got = graph.context(result, isa, n_ctx=n, n_batch=n, kv_type=kv_type).step(range(n), 0, [True] * n)
-        assert np.allclose(got, attend_cached(q, k, v, 1, 1, 1.0, kv_type), atol=TOLERANCE[kv_type]), slope
+        assert np.allclose(got, attend_cached(q, k, v, 1, 1, 1.0, kv_type), atol=atol), slope
 
 
 @pytest.mark.parametrize("isa", ISAS)

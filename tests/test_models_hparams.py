@@ -88,7 +88,6 @@ def test_missing_key_is_named(arch: str, build: Callable[..., Any], missing: str
         ("rope.freq_base", (1.0, REAL), "above 1"),
         ("rope.scaling.type", ("longrope", TEXT), "'longrope'"),
         ("rope.scaling.factor", (-1.0, REAL), "finite and above 0"),
-        ("expert_count", (8, UINT), "expert_count = 8|expert_used_count. is missing|ffn_gate_inp"),
         ("attention.sliding_window", (16, UINT), "sliding_window = 16"),
         ("attention.causal", (True, BOOL), "attention.causal"),
         ("logit_scale", (0.5, REAL), "logit_scale"),
@@ -103,6 +102,20 @@ def test_nonsense_and_unimplemented_values_are_refused(
         key = "expert_feed_forward_length"  # the one that counts there
     with pytest.raises(IqrunError, match=message):
         build({key: value})
+
+
+EXPERTS_REFUSED = {
+    "llama": "expert_used_count. is missing",
+    "qwen2": "expert_count = 8",
+    "qwen3": "expert_used_count. is missing",
+    "qwen3moe": "ffn_gate_inp",
+}
+
+
+def test_experts_that_the_file_does_not_have_are_refused(arch: str, build: Callable[..., Any]) -> None:
+    """Of an architecture without experts by the key, of one with them by what is missing or has another shape."""
+    with pytest.raises(IqrunError, match=EXPERTS_REFUSED[arch]):
+        build({"expert_count": (8, UINT)})
 
 
 def test_neutral_values_of_unknown_keys_are_accepted(arch: str, build: Callable[..., Any]) -> None:

@@ -216,7 +216,8 @@ iq_status iq_context_create(const iq_program *program, const iq_context_params *
 void iq_context_free(iq_context *context); /* NULL is allowed; no step may be running */
 
 /* How a step multiplies. Each way gives a token the same bits whatever tokens share its step; the two differ from each
- * other, because they sum in another order. With either of them named, results do not depend on how tokens were cut into steps. */
+ * other, because they sum in another order. With either of them named, results do not depend on how tokens were cut into
+ * steps. */
 typedef enum {
     IQ_STEP_AUTO = 0, /* every matmul in the faster way for its number of rows */
     IQ_STEP_DECODE,   /* as a step of one token: what verifies drafts and advances several sequences */

@@ -1,4 +1,4 @@
-"""How fast the disk reads a model: the limit of one whose weights are streamed."""
+"""How fast the disk reads a file: the limit of a model whose weights are streamed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 from time import perf_counter
 
 from iqrun.engine.residency import N_READER, PIECE_BYTES
@@ -17,29 +16,36 @@ _SECONDS = 2.0
 
 
 def read_speed(path: str, *, seconds: float = _SECONDS) -> float:
-    """Bytes per second of direct reads, as many at once and as large as those of a stream.
-
-    Reads the files of the model from their beginning, and again, until the time is up.
+    """Bytes per second at which the files of a model are read; see `direct_rate`.
 
     Raises:
         GGUFError: a file cannot be read.
     """
     with GGUFFile(path) as file:
-        sizes = [Path(name).stat().st_size for name in file.paths]
         descriptors = file.reopen()
     try:
-        return _read(_pieces(sizes), descriptors, seconds)
+        return direct_rate(descriptors, seconds)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _pieces(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """File and offset of each whole piece; of small files, their beginnings."""
-    return [(n, at) for n, size in enumerate(sizes) for at in range(0, max(1, size - PIECE_BYTES), PIECE_BYTES)]
+def direct_rate(descriptors: Sequence[int], seconds: float) -> float:
+    """Bytes per second of reads, as many at once and as large as those of a stream.
 
+    Reads the files from their beginning, and again, until the time is up.
 
-def _read(pieces: Sequence[tuple[int, int]], descriptors: Sequence[int], seconds: float) -> float:
+    Args:
+        descriptors: of files, opened for direct reads.
+        seconds: how long to read.
+
+    Returns:
+        The rate; 0 if the files are empty.
+
+    Raises:
+        OSError: a read failed.
+    """
+    pieces = [(file, at) for file in descriptors for at in _offsets(os.fstat(file).st_size)]
     places = count()  # its next() is one step for the interpreter: readers share it
     start = perf_counter()
 
@@ -48,9 +54,17 @@ def _read(pieces: Sequence[tuple[int, int]], descriptors: Sequence[int], seconds
         with mmap.mmap(-1, PIECE_BYTES) as room:  # aligned, as direct reads must be
             while perf_counter() - start < seconds:
                 file, offset = pieces[next(places) % len(pieces)]
-                done += os.preadv(descriptors[file], [room], offset)
+                n_read = os.preadv(file, [room], offset)
+                if n_read == 0:
+                    break
+                done += n_read
         return done
 
     with ThreadPoolExecutor(N_READER) as pool:
         total = sum(pool.map(reader, range(N_READER)))
     return total / (perf_counter() - start)
+
+
+def _offsets(size: int) -> range:
+    """Of each whole piece of a file; of a small one, its beginning."""
+    return range(0, max(1, size - PIECE_BYTES), PIECE_BYTES)

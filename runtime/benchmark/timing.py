@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from iqrun import machine, native
+from iqrun import formats, machine, native
 from iqrun.benchmark.disk import read_speed
 from iqrun.native import check, ffi, lib, pointer
 
@@ -30,7 +30,6 @@ Progress: TypeAlias = Callable[[int, int, str], object]
 
 MAX_READ_BYTES = 1 << 30
 _READ_PASSES = 5
-_KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +210,8 @@ def _measurement(model: Model, test: Trial, speeds: Sequence[float], source: _So
 def _kv_bytes_per_token(model: Model, test: Trial) -> int:
     """Bytes of keys and values that attention reads for one token in the middle of the test."""
     per_position = sum(2 * op.n_head_kv * op.head_dim for op in model.program.ops if op.kind == "attention")
-    return round(per_position * _KV_BYTES[model.kv_type] * (test.depth + (test.n_tokens + 1) / 2))
+    bytes_per_value = formats.by_name(model.kv_type).bpw / 8
+    return round(per_position * bytes_per_value * (test.depth + (test.n_tokens + 1) / 2))
 
 
 def _times(session: Session, test: Trial, repeats: int) -> Iterator[float]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 import tempfile
-from contextlib import suppress
 from os import PathLike
-from time import perf_counter
 
-_PIECE_BYTES = 4 << 20  # large enough for a disk's full speed, and whole pages
+from iqrun.benchmark.disk import direct_rate
+
+_PIECE_BYTES = 4 << 20
 _MADE_BYTES = 64 << 20  # of a file to read when none was given
 _DIRECT = getattr(os, "O_DIRECT", 0)  # Linux; elsewhere the page cache is in the way
 
 
 def read_speed(path: str | PathLike[str] | None = None, seconds: float = 0.5) -> float | None:
-    """Bytes per second of large direct reads, one after the other, spread over a file.
+    """Bytes per second of direct reads, those of a stream.
 
     Args:
         path: the file; None writes 64 MiB into the temporary folder (and removes them).
-        seconds: how long to read at most.
+        seconds: how long to read.
 
     Returns:
         The rate, or None where it cannot be told: no direct reads on this system or file system (a temporary folder in
@@ -48,21 +47,6 @@ def _fill(file: int) -> None:
 def _measure(path: str | PathLike[str], seconds: float) -> float | None:
     file = os.open(path, os.O_RDONLY | _DIRECT | getattr(os, "O_NONBLOCK", 0))  # never waits for a writer on a FIFO
     try:
-        n_pieces = os.fstat(file).st_size // _PIECE_BYTES
-        with mmap.mmap(-1, _PIECE_BYTES) as room:  # direct reads want whole pages
-            n_read, start = 0, perf_counter()
-            for index in _spread(n_pieces):
-                n_read += os.preadv(file, [room], index * _PIECE_BYTES)
-                if perf_counter() - start > seconds:
-                    break
-            spent = perf_counter() - start
+        return direct_rate([file], seconds) or None
     finally:
-        with suppress(OSError):
-            os.close(file)
-    return n_read / spent if n_read else None
-
-
-def _spread(n: int) -> list[int]:
-    """At most 64 runs of four pieces that follow each other, over the whole file."""
-    step = max(4, n // 64)
-    return [first + i for first in range(0, n, step) for i in range(4) if first + i < n]
+        os.close(file)

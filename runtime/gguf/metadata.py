@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from os import PathLike
 from typing import Any, Literal, TypeVar, Union, overload
 
@@ -73,6 +72,11 @@ class StringArray(Sequence[str]):
         first, end = int(self._starts[0]), int(self._starts[-1])
         return self._data[first:end], self._starts - self._starts[0]
 
+    def bounds(self) -> tuple[Bytes, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """The bytes of `stored`, and where in them the text of each string begins and ends."""
+        data, starts = self.stored()
+        return data, starts[:-1] + np.uint64(LENGTH_BYTES), starts[1:]
+
     def raw(self, index: int) -> bytes:
         """The bytes of one string."""
         if not -len(self) <= index < len(self):
@@ -82,9 +86,9 @@ class StringArray(Sequence[str]):
 
     def iter_raw(self) -> Iterator[bytes]:
         """The bytes of every string, in order; several times faster than `raw` in a loop."""
-        data, starts = self.stored()
+        data, begins, ends = self.bounds()
         blob = data.tobytes()
-        return (blob[a + LENGTH_BYTES : b] for a, b in pairwise(starts.tolist()))
+        return (blob[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 
 from iqrun.gguf import StringArray
-from iqrun.gguf.metadata import LENGTH_BYTES
 from iqrun.tokenizer.string_index import StringIndex
 from iqrun.tokenizer.vocab import TokenType, Vocab
 
@@ -89,9 +88,8 @@ class Merger:
 
 def _are_pairs(merges: StringArray) -> bool:
     """Whether every merge has a space in it."""
-    blob, starts = merges.stored()
-    begins, ends = starts[:-1].astype(np.intp) + LENGTH_BYTES, starts[1:].astype(np.intp)
+    blob, begins, ends = merges.bounds()
     if (begins == ends).any():
         return False
-    bounds = np.stack([begins, ends], axis=1).reshape(-1)[:-1]  # what lies between strings is summed, too, and dropped
+    bounds = np.stack([begins, ends], axis=1).astype(np.intp).reshape(-1)[:-1]  # between strings, too: dropped below
     return bool(np.logical_or.reduceat(blob == ord(" "), bounds)[::2].all())

@@ -53,8 +53,7 @@ def _number(raw: bytes) -> int:
 
 def _numbers(strings: StringArray) -> npt.NDArray[np.uint64]:
     """`_number` of each string. In a file its length (eight bytes) stands before it."""
-    blob, starts = strings.stored()
-    begins, ends = starts[:-1] + np.uint64(_BYTES), starts[1:]
+    blob, begins, ends = strings.bounds()
     lengths = ends - begins
     padded = np.concatenate([blob, np.zeros(_BYTES, np.uint8)])
     windows = np.ndarray((len(padded) - _BYTES + 1,), "<u8", padded, strides=(1,))  # the eight bytes from each place on

@@ -95,10 +95,7 @@ class Vocab:
 
     def ids_of_type(self, *types: TokenType) -> list[int]:
         """Ids of the tokens of these types, ascending."""
-        wanted = np.zeros(256, np.bool_)
-        wanted[list(types)] = True
-        found: list[int] = np.flatnonzero(wanted[np.frombuffer(self.types, np.uint8)]).tolist()
-        return found
+        return _ids_of(self.types, types)
 
 
 def read_vocab(file: GGUFFile) -> Vocab:
@@ -226,6 +223,13 @@ def _add_spm_defaults(ids: dict[str, int | None], file: GGUFFile, types: bytes) 
 
 
 def _named_ends(texts: Sequence[str], types: bytes) -> frozenset[int]:
-    marks = (TokenType.CONTROL, TokenType.USER_DEFINED)
-    array = np.frombuffer(types, np.uint8)
-    return frozenset(i for i in np.flatnonzero(np.isin(array, marks)).tolist() if texts[i] in END_TEXTS)
+    marks = _ids_of(types, (TokenType.CONTROL, TokenType.USER_DEFINED))
+    return frozenset(i for i in marks if texts[i] in END_TEXTS)
+
+
+def _ids_of(types: bytes, wanted: Sequence[TokenType]) -> list[int]:
+    """Where in the types of all tokens one of the wanted stands, ascending."""
+    is_wanted = np.zeros(256, np.bool_)
+    is_wanted[list(wanted)] = True
+    found: list[int] = np.flatnonzero(is_wanted[np.frombuffer(types, np.uint8)]).tolist()
+    return found

@@ -8,8 +8,8 @@ typedef struct {
     const iq_weight *weights;
     const iq_op *op;
     uint32_t index;
-    bool *written; /* per buffer: some op before this one fills it */
-    bool *cached;  /* per layer: some op before this one is its attention */
+    bool *written;      /* per buffer: some op before this one fills it */
+    bool *cached;       /* per layer: some op before this one is its attention */
     const iq_op *route; /* the last ROUTE: what is dealt now goes its ways; NULL once that was collected */
     iq_error *error;
 } check_state;

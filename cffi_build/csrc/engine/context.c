@@ -63,8 +63,7 @@ static void allocate_threads(iq_context *c, const iq_program *p, iq_memory *m, c
     c->threads = threads;
 }
 
-static void allocate_split(iq_split_memory *s, const iq_program *p, iq_memory *m,
-                           const iq_context_params *params) {
+static void allocate_split(iq_split_memory *s, const iq_program *p, iq_memory *m, const iq_context_params *params) {
     const uint64_t n_token = params->n_batch < IQ_SPLIT_TOKENS ? params->n_batch : IQ_SPLIT_TOKENS;
     const uint64_t most_ranges = ((uint64_t)params->n_ctx + IQ_ATTEND_RANGE - 1) / IQ_ATTEND_RANGE;
     const uint64_t n_range = params->n_threads > 1 ? most_ranges : 0;

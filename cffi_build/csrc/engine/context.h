@@ -61,11 +61,11 @@ typedef struct {
 } iq_stage_run;
 
 typedef struct {
-    uint8_t *scratch;       /* IQ_SCRATCH_BYTES for kernels */
-    float *temp;            /* IQ_TEMP_FLOATS */
-    uint32_t *n_visible;    /* per query row of a tile; so are the next */
-    float *queries;         /* gathered, if they have no common stride */
-    float *totals, *parts;  /* sums over all ranges so far, and over one */
+    uint8_t *scratch;      /* IQ_SCRATCH_BYTES for kernels */
+    float *temp;           /* IQ_TEMP_FLOATS */
+    uint32_t *n_visible;   /* per query row of a tile; so are the next */
+    float *queries;        /* gathered, if they have no common stride */
+    float *totals, *parts; /* sums over all ranges so far, and over one */
     iq_attention_norm *total_norms, *part_norms;
 } iq_thread_memory;
 
@@ -84,7 +84,7 @@ struct iq_context {
     iq_memory memory;
     uint64_t bytes;
     iq_thread_pool *pool;
-    iq_stream *stream; /* where the weights come from; NULL: from the program's memory */
+    iq_stream *stream;             /* where the weights come from; NULL: from the program's memory */
     float **buffers;               /* per buffer */
     float *own_output;             /* the output buffer's own memory: iq_step lets it point to the caller's */
     iq_q8_block **companions;      /* [buffer * IQ_ORDERS + order], NULL where none is needed */

@@ -60,9 +60,9 @@ struct iq_program {
     uint32_t *first_stage;  /* of each op; n_op + 1 entries */
     uint8_t *buffer_orders; /* companions that each buffer needs, bit per order */
     iq_kv_shape *layers;
-    uint32_t n_op_caching; /* the KV cache is complete after so many ops */
-    uint32_t max_group;    /* most query heads that share a KV head */
-    uint32_t max_expert, max_used; /* most experts of a ROUTE, and most that a token uses; 0 without */
+    uint32_t n_op_caching;           /* the KV cache is complete after so many ops */
+    uint32_t max_group;              /* most query heads that share a KV head */
+    uint32_t max_expert, max_used;   /* most experts of a ROUTE, and most that a token uses; 0 without */
     uint32_t max_head, max_head_dim; /* of any attention */
 };
 

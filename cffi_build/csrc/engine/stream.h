@@ -2,9 +2,9 @@
  *
  * A step uses all weights in the same order every time, so what was used longest ago is needed next, and keeping what was
  * used last (as the page cache does) keeps nothing of use. Here a fixed share of the pieces is resident: read once and
- * kept. The others pass through a few slots. Reader threads walk round the pieces in the order of a step, across the borders
- * of stages and from the end of a step into the next, and put each piece that is absent into a free slot; the matmul
- * stage waits for it, and gives the slot back when all rows of the piece are used.
+ * kept. The others pass through a few slots. Reader threads walk round the pieces in the order of a step, across the
+ * borders of stages and from the end of a step into the next, and put each piece that is absent into a free slot; the
+ * matmul stage waits for it, and gives the slot back when all rows of the piece are used.
  *
  * No step can wait for ever: chunks are dealt out in the order of the pieces, so the earliest unfinished chunk is
  * always at work, what it waits for is the earliest piece not yet given back, and slots are filled in that order.
@@ -70,7 +70,8 @@ void iq_stream_leave(iq_stream *stream, bool completed);
 void iq_stream_expect(iq_stream *stream, uint32_t op, const uint32_t *first_dealt);
 const iq_stream_op *iq_stream_op_at(const iq_stream *stream, uint32_t op);
 
-/* The address of a row of an op's weight, or of an expert's matrix in it. Waits for its piece; NULL if the read failed or *cancelled is set. */
+/* The address of a row of an op's weight, or of an expert's matrix in it. Waits for its piece; NULL if the read failed or
+ * *cancelled is set. */
 const uint8_t *iq_stream_rows(iq_stream *stream, uint32_t op, uint32_t slot, uint32_t expert, uint32_t row,
                               const _Atomic bool *cancelled);
 

@@ -18,7 +18,7 @@ typedef struct {
     size_t data_bytes;
     uint8_t *room; /* while not IQ_ABSENT; a resident piece's own */
     bool resident;
-    bool is_choice, chosen; /* an expert's; whether it was chosen in the running step */
+    bool is_choice, chosen;     /* an expert's; whether it was chosen in the running step */
     uint32_t turn;              /* in which it was claimed */
     _Atomic uint32_t state;     /* changed under the lock */
     _Atomic uint32_t rows_left; /* still to be used by the running step */

@@ -5,7 +5,8 @@
 #include <pthread.h>
 
 /* As pthread_create. Signals of the host program are its own business: our threads block them all, but for those that a
- * fault of the thread itself raises. The system ends a process that blocks them, past crash reporters and the map guard. */
+ * fault of the thread itself raises. The system ends a process that blocks them, past crash reporters and the map
+ * guard. */
 int iq_thread_start(pthread_t *thread, void *(*main)(void *), void *argument);
 
 #endif

@@ -256,20 +256,13 @@ static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, 
     }
 }
 
-IQ_INLINE void gemm_shape(const unpacker f, const iq_matmul_task *task) {
-    gemm_scratch *scratch = task->scratch;
-    const tile_kind kind = {f.wide, f.has_min, f.range == CODES_I8, pairs_apart(f)};
-    const size_t n_superblocks = (task->n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK, height = GEMM_TILES * TILE_ROWS;
-    for (size_t first_row = 0; first_row < task->n_rows; first_row += height) {
-        const size_t n_tiles = (iq_min_size(task->n_rows - first_row, height) + TILE_ROWS - 1) / TILE_ROWS;
-        for (size_t first = 0; first < n_superblocks; first += GEMM_SUPERBLOCKS) {
-            const size_t depth = iq_min_size(n_superblocks - first, GEMM_SUPERBLOCKS);
-            for (size_t i = 0; i < n_tiles * depth; i++) {
-                const size_t at = i / depth, k = i % depth;
-                unpack_tile(f, task, first_row + at * TILE_ROWS, first + k, &scratch->tiles[at][k],
-                            scratch->min[at][k][0][0]);
-            }
-            gemm_tokens(task, kind, first_row, first, depth, scratch);
-        }
-    }
+IQ_INLINE tile_kind kind_of(const unpacker f) {
+    return (tile_kind){f.wide, f.has_min, f.range == CODES_I8, pairs_apart(f)};
 }
+
+IQ_INLINE void unpack_into(const unpacker f, const iq_matmul_task *task, size_t row, size_t superblock,
+                           gemm_scratch *scratch, size_t at, size_t k) {
+    unpack_tile(f, task, row, superblock, &scratch->tiles[at][k], scratch->min[at][k][0][0]);
+}
+
+#include "kernel/gemm_loop.inc.h"

@@ -5,10 +5,6 @@
 
 #include <arm_neon.h>
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-schedule-insns") /* reordering before registers are assigned spills half of them */
-#endif
-
 #if defined(__clang__)
 IQ_TARGET_BEGIN("dotprod,i8mm")
 #else
@@ -17,16 +13,9 @@ IQ_TARGET_BEGIN("arch=armv8.2-a+dotprod+i8mm")
 
 #define IQ_NEON_DOTPROD 1
 #define IQ_NEON_I8MM 1
-#include "isa/ops_neon.h"
-
 #define KERNEL_ISA "neon_i8mm"
 #define KERNELS iq_kernels_neon_i8mm
-#define GEMV_TOKENS 4
-#define MATMUL_SHAPES "kernel/matmul_neon.inc.h"
-#define FLOAT_ROWS 4
-#define FLOAT_TOKENS 4
-
-#include "kernel/kernel_body.inc.h"
+#include "kernel/kernel_neon.inc.h"
 
 IQ_TARGET_END
 
