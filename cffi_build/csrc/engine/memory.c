@@ -15,8 +15,6 @@ typedef struct {
     alignas(IQ_ALIGNMENT) void *older;
 } item_header;
 
-#define HUGE_BYTES (2u << 20) /* of a huge page */
-
 uint64_t iq_add_u64(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
 uint64_t iq_mul_u64(uint64_t a, uint64_t b) { return b != 0 && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
@@ -48,8 +46,8 @@ void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
 
 void iq_memory_wish_huge_pages(void *data, uint64_t bytes) {
 #ifdef MADV_HUGEPAGE
-    const uintptr_t first = iq_round_up((uintptr_t)data, HUGE_BYTES);
-    const uintptr_t end = ((uintptr_t)data + bytes) / HUGE_BYTES * HUGE_BYTES;
+    const uintptr_t first = iq_round_up((uintptr_t)data, IQ_HUGE_PAGE);
+    const uintptr_t end = ((uintptr_t)data + bytes) / IQ_HUGE_PAGE * IQ_HUGE_PAGE;
     if (data && end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);
 #else
     (void)data, (void)bytes;

@@ -17,6 +17,8 @@ void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size);
 /* The same, cleared: only for small tables (clearing touches every page). */
 void *iq_memory_take_zeroed(iq_memory *memory, uint64_t count, uint64_t size);
 
+#define IQ_HUGE_PAGE ((uint64_t)2 << 20) /* bytes */
+
 /* Asks for huge pages for an item that is read in long runs, which makes that up to 1.7 times as fast. A wish, and only
  * where the system leaves it to us. `data` may be NULL. */
 void iq_memory_wish_huge_pages(void *data, uint64_t bytes);
