@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from iqrun.cli import options, ui
 
 if TYPE_CHECKING:
-    from iqrun.fitting import Board, Estimate, ModelShape, Recommendation
+    from iqrun.fitting import Candidate, Estimate, Estimator, Recommendation
 
 HELP = "say which types of a model fit here, and how fast they run"
 EXAMPLES = """\
@@ -39,57 +39,75 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-c", "--ctx", type=int, default=4096, metavar="N", help="tokens in the context (default %(default)s)")
     options.add_thread_option(parser)
     options.add_kv_option(parser)
-    add("--memory", type=options.byte_size, metavar="SIZE", help="as if so much memory were free, such as 450M")
+    add(
+        "--memory",
+        type=options.byte_size,
+        metavar="SIZE",
+        help="bytes that the process may use, such as 450M (default: what is free)",
+    )
     add("--json", action="store_true", help="print every figure as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures the machine, then prints the table and the advice."""
-    from iqrun import fitting
-
     if args.ctx < 1:
         raise ValueError(f"-c {args.ctx}: the context must hold at least one token")
-    shapes = [fitting.shape_of(name) for name in ([args.model] if args.model is not None else _SIZES)]
-    file = args.model if args.model is not None and Path(args.model).is_file() else None
-    board = fitting.measure_board(file, n_threads=args.threads, free_memory=args.memory)
     if args.model is None:
-        _show_sizes(args, board, shapes)
-    else:
-        _show_model(args, board, shapes[0])
+        _show_sizes(args, _measure(args))
+        return 0
+    found = _candidates(args.model)
+    file = args.model if Path(args.model).is_file() else None
+    _show_model(args, _measure(args, file), args.model, found)
     return 0
 
 
-def _show_model(args: argparse.Namespace, board: Board, shape: ModelShape) -> None:
+def _measure(args: argparse.Namespace, file: str | None = None) -> Estimator:
     from iqrun import fitting
 
-    estimates = fitting.estimate_all(shape, board, args.ctx, args.kv_type)
-    advice = fitting.recommend(shape, board, args.ctx, args.kv_type)
+    return fitting.Estimator(fitting.measure_board(file, n_threads=args.threads), args.kv_type, args.memory)
+
+
+def _candidates(name: str) -> list[Candidate]:
+    from iqrun import fitting
+
+    with fitting.open_source(name) as source:
+        return list(fitting.candidates(source))
+
+
+def _show_model(args: argparse.Namespace, estimator: Estimator, name: str, found: list[Candidate]) -> None:
+    estimates = estimator.estimate_all(found, args.ctx)
+    advice = estimator.recommend(found, args.ctx)
+    board = _facts(estimator)
     if args.json:
-        ui.print_json({"board": asdict(board), "types": [asdict(e) for e in estimates], "advice": asdict(advice)})
+        ui.print_json({"board": board, "types": [asdict(e) for e in estimates], "advice": asdict(advice)})
         return
-    print(_board(board))
-    print(f"{ui.printable(shape.name)}: {shape.n_weights / 1e9:.2f} billion weights, context {args.ctx}\n")
+    print(_board(estimator))
+    print(f"{ui.printable(name)}: {found[0].n_weights / 1e9:.2f} billion weights, context {args.ctx}\n")
     print(_table([], [_cells(estimate) for estimate in estimates]))
     print(f"\n{_advice(advice)}")
 
 
-def _show_sizes(args: argparse.Namespace, board: Board, shapes: list[ModelShape]) -> None:
-    from iqrun import fitting
-
-    found = [(shape.name, fitting.recommend(shape, board, args.ctx, args.kv_type)) for shape in shapes]
+def _show_sizes(args: argparse.Namespace, estimator: Estimator) -> None:
+    advice = [(name, estimator.recommend(_candidates(name), args.ctx)) for name in _SIZES]
     if args.json:
-        ui.print_json({"board": asdict(board), "sizes": {name: asdict(advice) for name, advice in found}})
+        ui.print_json({"board": _facts(estimator), "sizes": {name: asdict(one) for name, one in advice}})
         return
-    print(_board(board) + "\n")
-    print(_table(["size"], [[name, *_cells(advice.estimate)] for name, advice in found]))
+    print(_board(estimator) + "\n")
+    print(_table(["size"], [[name, *_cells(one.estimate)] for name, one in advice]))
     print("\n`iqrun fit SIZE` and `iqrun fit FILE` show all types of one model.")
 
 
-def _board(board: Board) -> str:
+def _facts(estimator: Estimator) -> dict[str, object]:
+    return {**asdict(estimator.board), "memory": estimator.memory}
+
+
+def _board(estimator: Estimator) -> str:
+    board = estimator.board
     disk = "" if board.disk_speed is None else f", disk {_rate(board.disk_speed)}"
+    within = "" if estimator.memory is None else f", of which {_size(estimator.memory)} may be used"
     return (
         f"{ui.printable(board.cpu)}, {board.n_threads} threads, {board.isa}\n"
-        f"{_size(board.free_memory)} free, memory {_rate(board.read_bandwidth)}{disk}"
+        f"{_size(board.free_memory)} free{within}; memory {_rate(board.read_bandwidth)}{disk}"
     )
 
 

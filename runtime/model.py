@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from iqrun import machine
-from iqrun.engine.allocation import N_BATCH, KVType, context_bytes, context_params
+from iqrun.engine.allocation import N_BATCH, KVType, context_params
 from iqrun.engine.context import Context
 from iqrun.engine.lowering import NativeProgram
-from iqrun.engine.residency import MemoryPlan, memory_limit, plan_memory
+from iqrun.engine.residency import MemoryPlan, context_account, memory_limit, plan_memory
 from iqrun.engine.session import Session
 from iqrun.engine.stream import Stream
 from iqrun.engine.warm import read_through
@@ -143,7 +143,7 @@ class Model(Texts):
         """Has weights that do not fit into memory read when they are needed."""
         native = self._checked_native()
         params = context_params(self.n_ctx, self.n_threads, self.kv_type, N_BATCH, n_seq=1)
-        limit = memory_limit(self._file.file_bytes, context_bytes(native, params), memory)
+        limit = memory_limit(self._file.file_bytes, context_account(native, params, memory), memory)
         if limit is None:
             return None
         self._file.forget()

@@ -14,9 +14,10 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -97,13 +98,20 @@ class Op:
     @property
     def weight_bytes(self) -> int:
         """Bytes of weights that this operation reads for a step of one token."""
-        vectors = sum(weight.data.size for weight in self.bias if weight is not None)
-        if self.kind == "embed":
-            return self.weight[0].data.size // self.weight[0].n_rows
-        matrices = sum(weight.data.size for weight in self.weight)
-        if self.src and self.src[0].n_used and self.weight:  # of all experts only those that are used
-            matrices = matrices * self.src[0].n_used // self.weight[0].n_expert
-        return vectors + matrices
+        return sum(n_bytes for _, n_bytes in self.reads())
+
+    def reads(self) -> Iterator[tuple[str, int]]:
+        """Type and bytes of each weight that a step of one token reads; of experts only those that the token uses."""
+        for weight in self.bias:
+            if weight is not None:
+                yield weight.type_name, weight.data.size
+        for weight in self.weight:
+            if self.kind == "embed":
+                yield weight.type_name, weight.data.size // weight.n_rows
+            elif self.src and self.src[0].n_used:
+                yield weight.type_name, weight.data.size * self.src[0].n_used // weight.n_expert
+            else:
+                yield weight.type_name, weight.data.size
 
 
 class Program:
@@ -313,7 +321,16 @@ class Program:
         changed.weights = list(self.weights)
         for weight in weights:
             changed.weights[weight.index] = weight
+        changed.ops = [replace(op, weight=tuple(changed.weights[old.index] for old in op.weight)) for op in self.ops]
         return changed
+
+    def bytes_by_type(self) -> dict[str, int]:
+        """Bytes of weights of each type that are read to generate one token."""
+        total: Counter[str] = Counter()
+        for op in self.ops:
+            for type_name, n_bytes in op.reads():
+                total[type_name] += n_bytes
+        return total
 
     @property
     def logits(self) -> Buffer:

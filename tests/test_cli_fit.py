@@ -20,16 +20,16 @@ def test_a_file_has_its_types_and_an_advice(capsys: pytest.CaptureFixture[str]) 
     assert [row[0] for row in rows][:2] == ["IQ2_KS", "IQ2_K"]
     assert rows[-1][0] == "F16"
     assert "Take IQ5_K with -c 512 (up to 1024 fits)" in out
-    assert "8.0 GB free" in out
+    assert "of which 8.0 GB may be used" in out
 
 
 def test_memory_decides(capsys: pytest.CaptureFixture[str]) -> None:
     """As if so much were free: a part streams, none fits, JSON says why."""
-    assert main(["fit", "3b", "-t", "1", "--memory", "1.9G", "--json"]) == 0
+    assert main(["fit", "3b", "-t", "1", "--memory", "2.3G", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     fits = {row["type"]: row["fits"] for row in found["types"]}
     assert (fits["IQ3_KS"], fits["IQ6_K"]) == (True, False)
-    assert found["board"]["free_memory"] == 1_900_000_000
+    assert found["board"]["memory"] == 2_300_000_000
     assert found["advice"]["estimate"]["fits"] is True
     assert found["advice"]["n_ctx_max"] >= found["advice"]["estimate"]["n_ctx"]
     assert main(["fit", "70b", "-t", "1", "--memory", "1.9G"]) == 0

@@ -50,7 +50,9 @@ ARROWS: dict[str, set[str]] = {
         *("benchmark", "charts", "engine", "errors", "formats", "gguf", "model", "program", "quantizer", "scores"),
         *("text_tables", "whole_file"),
     },
-    "fitting": {"benchmark", "engine", "errors", "formats", "gguf", "machine", "model", "native", "quantizer"},
+    "fitting": {
+        *("benchmark", "engine", "errors", "formats", "gguf", "machine", "model", "native", "program", "quantizer"),
+    },
     "calibration": {"errors", "evaluation", "formats", "gguf", "program", "quantizer", "whole_file"},
 }
 

@@ -86,7 +86,13 @@ def write_synthetic(
         GGUFError: the file exists, or cannot be written.
         ResourceError: the disk is full.
     """
-    plan = _plan(SIZES[size] if isinstance(size, str) else size, formats.by_name(type_name), vocabulary)
+    plan = GGUFPlan()
+    found = SIZES[size] if isinstance(size, str) else size
+    if vocabulary is None:
+        _add_vocabulary(plan, found.n_vocab)
+    else:
+        found = replace(found, n_vocab=_copy_vocabulary(plan, vocabulary))
+    describe(plan, found, formats.by_name(type_name))
     rows = _Rows()
     total, done = sum(tensor.n_bytes for tensor in plan.tensors), 0
     with GGUFWriter(path, plan) as writer:
@@ -98,22 +104,17 @@ def write_synthetic(
                 progress(done, total)
 
 
-def _plan(size: Size, main: Format, vocabulary: str | PathLike[str] | None) -> GGUFPlan:
-    plan = GGUFPlan()
-    if vocabulary is None:
-        _add_vocabulary(plan, size.n_vocab)
-    else:
-        size = replace(size, n_vocab=_copy_vocabulary(plan, vocabulary))
+def describe(plan: GGUFPlan, size: Size, main: Format) -> None:
+    """Adds the hyper-parameters and tensors of a model to the header of a file to be."""
     plan.set(keys.ARCHITECTURE, "llama", ValueType.STRING)
     plan.set("general.name", "random weights", ValueType.STRING)
     for key, value in _hyper_parameters(size).items():
         plan.set(f"llama.{key}", value, ValueType.UINT32)
     plan.set("llama.attention.layer_norm_rms_epsilon", 1e-5, ValueType.FLOAT32)
     shapes = GGUFPlan()  # the tensors as a recipe wants to see them
-    for name, shape in tensor_shapes(size):
+    for name, shape in _tensor_shapes(size):
         tensor = shapes.add_tensor(name, shape, FORMATS["F32"].id)
         plan.add_tensor(name, shape, _format(tensor, main, size.tied).id)
-    return plan
 
 
 def _hyper_parameters(size: Size) -> dict[str, int]:
@@ -151,7 +152,7 @@ def _copy_vocabulary(plan: GGUFPlan, path: str | PathLike[str]) -> int:
         return len(file.metadata.get_array(keys.TOKENS, "str"))
 
 
-def tensor_shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _tensor_shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape (row length first) of every tensor."""
     n_embd, n_kv = size.n_embd, size.n_embd // size.n_head * size.n_head_kv
     yield "token_embd.weight", (n_embd, size.n_vocab)

@@ -68,25 +68,40 @@ class MemoryPlan:
         )
 
 
-def memory_limit(file_bytes: int, context_bytes: int, wanted: int | None) -> int | None:
+def memory_limit(file_bytes: int, context_bytes: int, wanted: int | None, free: int | None = None) -> int | None:
     """The limit within which a model must run, or None if all of it fits, which is then left to the page cache.
 
     Args:
         file_bytes: size of the model's files.
         context_bytes: size of its context.
         wanted: the limit asked for; None takes the memory that is free, if that is too little for the file.
+        free: bytes that are free; by default what the machine says.
 
     Raises:
         ValueError: the limit is no number of bytes.
     """
-    process = (machine.process_memory() or 0) + _GROWTH_BYTES
+    process = process_bytes()
     if wanted is not None:
         wanted = _checked(wanted)
         return None if file_bytes + context_bytes + process <= wanted else wanted
-    free = machine.available_memory()
+    free = machine.available_memory() if free is None else free
     if free is None or not sys.platform.startswith("linux") or context_bytes > free:
         return None
     return None if file_bytes + context_bytes + _GROWTH_BYTES <= free else process + int(_FREE_SHARE * free)
+
+
+def process_bytes() -> int:
+    """What a process that runs a model uses besides weights and context."""
+    return (machine.process_memory() or 0) + _GROWTH_BYTES
+
+
+def context_account(native_program: NativeProgram, params: Any, wanted: int | None) -> int:
+    """Bytes of a context as `memory_limit` counts them.
+
+    Rows of logits are reserved for a whole batch, but a chat writes one of them. Only a limit that was asked for must
+    hold whatever is done with the model.
+    """
+    return context_bytes(native_program, params, n_outputs=1 if wanted is None else None)
 
 
 def plan_memory(

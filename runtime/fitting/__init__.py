@@ -1,25 +1,26 @@
 """What fits on this machine: `iqrun fit`.
 
-- `board`: what the machine has, measured: cores, memory, how fast memory and disk are read (`disk`), what a weight of
-  each type costs the kernels (`kernels`);
-- `shapes`: the tensors of a model, from a file or from a size such as 3b;
-- `estimate`: size, memory and speed of the model in each type, and which one to take;
+- `board`: what the machine has, measured: cores, memory, how fast the disk is read (`disk`), how fast weights of each
+  type are multiplied (`kernels`);
+- `sources`: the model, a file or a size such as 3b; `candidates`: that model in each type;
+- `estimate`: memory and speed of each, and which one to take;
 - `quality`: what each type keeps of a model, as measured.
 """
 
 from iqrun.fitting.board import Board, measure_board
-from iqrun.fitting.estimate import TYPES, Estimate, Recommendation, estimate_all, recommend, verdict
-from iqrun.fitting.shapes import ModelShape, shape_of
+from iqrun.fitting.candidates import TYPES, Candidate, candidates
+from iqrun.fitting.estimate import Estimate, Estimator, Recommendation, verdict
+from iqrun.fitting.sources import open_source
 
 __all__ = [
     "TYPES",
     "Board",
+    "Candidate",
     "Estimate",
-    "ModelShape",
+    "Estimator",
     "Recommendation",
-    "estimate_all",
+    "candidates",
     "measure_board",
-    "recommend",
-    "shape_of",
+    "open_source",
     "verdict",
 ]

@@ -1,4 +1,4 @@
-"""What this machine has for running a model, measured in about two seconds."""
+"""What this machine has for running a model, measured in a few seconds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from iqrun import machine
 from iqrun.benchmark.timing import read_bandwidth
 from iqrun.errors import IqrunError
 from iqrun.fitting.disk import read_speed
-from iqrun.fitting.kernels import seconds_per_weight
-from iqrun.formats import FORMATS
+from iqrun.fitting.kernels import bytes_per_second, seconds_per_operation
 
 _READ_BYTES = 256 << 20  # larger than caches are
 
@@ -26,7 +25,8 @@ class Board:
         free_memory: bytes that can be used without swapping, within the limit of the control group.
         read_bandwidth: bytes per second that these threads read from memory together.
         disk_speed: bytes per second of large direct reads, or None if it could not be measured.
-        seconds_per_weight: by type, of one thread, when memory does not limit it.
+        bytes_per_second: by type, of weights that these threads multiply together with one token.
+        op_seconds: what an operation of a step takes besides its weights.
     """
 
     cpu: str
@@ -35,7 +35,8 @@ class Board:
     free_memory: int
     read_bandwidth: float
     disk_speed: float | None
-    seconds_per_weight: Mapping[str, float]
+    bytes_per_second: Mapping[str, float]
+    op_seconds: float
 
 
 def measure_board(
@@ -44,7 +45,7 @@ def measure_board(
     """Measures this machine.
 
     Args:
-        path: a file on the disk that matters; by default one in the temporary folder.
+        path: a model on the disk that matters; by default the temporary folder is measured.
         n_threads: threads that will compute; by default as for a model.
         free_memory: bytes to reckon with; by default what is free.
 
@@ -63,5 +64,6 @@ def measure_board(
         free_memory=free,
         read_bandwidth=read_bandwidth(threads, _READ_BYTES),
         disk_speed=read_speed(path),
-        seconds_per_weight={name: seconds_per_weight(format_) for name, format_ in FORMATS.items()},
+        bytes_per_second=bytes_per_second(threads),
+        op_seconds=seconds_per_operation(threads),
     )

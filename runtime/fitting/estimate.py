@@ -1,9 +1,9 @@
-"""Size, memory and speed of a model in each type on a board, and which one to take.
+"""Memory and speed of a model in each type on a board, and which one to take.
 
-A token reads every weight once, from memory, or from the disk where memory is too small; meanwhile the kernels
-multiply. The slowest of the three sets the pace::
+What stays in memory and what is read from the disk is what loading the model would decide (`engine.residency`). A token
+reads every weight once, of experts only those that it uses; its operations wait for each other::
 
-    seconds = max(weight bytes in memory / read bandwidth, weights * seconds per weight / threads) / ENGINE_SHARE
+    seconds = sum over types (bytes / bytes per second of its kernels) + operations * seconds per operation
     seconds = max(seconds, streamed bytes / disk speed)
 """
 
@@ -11,30 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from iqrun.engine.allocation import N_BATCH, KVType
+from iqrun.engine.allocation import N_BATCH, KVType, context_params
+from iqrun.engine.residency import context_account, memory_limit, plan_memory, process_bytes
+from iqrun.errors import ResourceError
 from iqrun.fitting.board import Board
+from iqrun.fitting.candidates import Candidate
 from iqrun.fitting.quality import DIVERGENCE, quality_class
-from iqrun.fitting.shapes import ModelShape
-from iqrun.formats import FORMATS, Format, by_name
-from iqrun.quantizer.recipes import TOKEN_EMBEDDING, Recipe, Traits
 
-TYPES = (*sorted(DIVERGENCE, key=lambda name: -DIVERGENCE[name]), "F16")
-
-# Of the pace that memory or kernels alone would allow: synchronization, norms, attention and the rest of a step take
-# the other part. An assumption, of the order of the shares in docs/performance.md.
-ENGINE_SHARE = 0.85
-
-PROCESS_BYTES = 64_000_000  # Python, numpy, the tables of a vocabulary
-READ_AHEAD_BYTES = 8 << 20  # of streamed weights
-_BYTES_PER_COL = (
-    6  # of a buffer and token: a float32, and the int8 copy that matmuls read (the engine's own account: 5.7)
-)
 MIN_N_CTX = 512
 PACE = 10.0  # tokens per second: faster than people read
 _TAKEN = ("IQ5_K", "IQ5_KS", "IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ3_K", "IQ3_KS", "IQ2_KL", "IQ2_K", "IQ2_KS")
 _GOOD = 0.01  # divergence up to which speed counts more than quality
+
+Fit = Literal["fits", "streams", "too large"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +35,8 @@ class Estimate:
     Attributes:
         type: its name.
         file_bytes: of the file, with the mix of types that a recipe makes of it.
-        weight_bytes_per_token: read to generate one token.
-        kv_bytes: keys and values of `n_ctx` tokens.
+        weight_bytes_per_token: read to generate one token; of experts those that it uses.
+        context_bytes: KV cache and buffers for `n_ctx` tokens.
         memory_bytes: all that must be in memory for full speed.
         fits: whether that is free.
         streamed_bytes: weights read from the disk for each token, if it does not fit.
@@ -59,7 +50,7 @@ class Estimate:
     type: str
     file_bytes: int
     weight_bytes_per_token: int
-    kv_bytes: int
+    context_bytes: int
     memory_bytes: int
     fits: bool
     streamed_bytes: int
@@ -86,55 +77,122 @@ class Recommendation:
     reason: str
 
 
-def kv_bytes(shape: ModelShape, n_ctx: int, kv_type: str) -> int:
-    """Bytes of the keys and values of `n_ctx` tokens."""
-    row = by_name(kv_type)
-    return 2 * n_ctx * sum(row.row_bytes(n_cols) for n_cols in shape.kv_rows)
+@dataclass(frozen=True)
+class Estimator:
+    """Estimates for one board.
 
-
-def buffer_bytes(shape: ModelShape, n_ctx: int) -> int:
-    """Bytes of what a step computes: float32 for each token of a batch and its int8 copies, one row of logits."""
-    return min(N_BATCH, n_ctx) * shape.buffer_cols * _BYTES_PER_COL + 4 * shape.n_vocab
-
-
-def estimate_all(shape: ModelShape, board: Board, n_ctx: int, kv_type: KVType = "f16") -> list[Estimate]:
-    """The model in every type of `TYPES` (and its own), from the smallest file to the largest.
-
-    Raises:
-        ValueError: `n_ctx` is not at least 1.
+    Attributes:
+        board: the machine.
+        kv_type: type of cached keys and values.
+        memory: bytes that a process may use, as the option ``--memory`` of other commands; None: what is free.
     """
-    if n_ctx < 1:
-        raise ValueError(f"n_ctx is {n_ctx}, but must be at least 1")
-    names = list(dict.fromkeys([*TYPES, *([shape.source_type] if shape.source_type else [])]))
-    found = [_estimate(shape, board, name, n_ctx, kv_type) for name in names]
-    return sorted(found, key=lambda estimate: estimate.file_bytes)
+
+    board: Board
+    kv_type: KVType = "f16"
+    memory: int | None = None
+
+    def estimate_all(self, found: Sequence[Candidate], n_ctx: int) -> list[Estimate]:
+        """All candidates, from the smallest file to the largest.
+
+        Raises:
+            ValueError: `n_ctx` is not at least 1.
+        """
+        return sorted((self.estimate(one, n_ctx) for one in found), key=lambda estimate: estimate.file_bytes)
+
+    def estimate(self, candidate: Candidate, n_ctx: int) -> Estimate:
+        """One candidate."""
+        program, params = candidate.native.program, self._params(n_ctx)
+        context, limit, cannot_run, streamed = (
+            self._context(candidate, params),
+            self._limit(candidate, params),
+            False,
+            0,
+        )
+        if limit is not None:
+            try:
+                streamed = plan_memory(candidate.native, limit, params).streamed
+            except ResourceError:
+                cannot_run = True
+        elif self.memory is None:
+            cannot_run = context > self.board.free_memory
+        return Estimate(
+            type=candidate.type,
+            file_bytes=candidate.file_bytes,
+            weight_bytes_per_token=program.weight_bytes_per_token,
+            context_bytes=context,
+            memory_bytes=candidate.file_bytes + context + process_bytes(),
+            fits=limit is None and not cannot_run,
+            streamed_bytes=streamed,
+            tokens_per_second=None if cannot_run else self._speed(candidate, streamed),
+            divergence=DIVERGENCE.get(candidate.type),
+            quality=quality_class(candidate.type),
+            n_ctx=n_ctx,
+            kv_type=self.kv_type,
+            own=candidate.own,
+        )
+
+    def recommend(self, found: Sequence[Candidate], n_ctx: int) -> Recommendation:
+        """The type to take: the best one that fits and is faster than people read, else the fastest good one that fits.
+
+        If none fits with this context, one that does with a smaller context; else the smallest, streamed.
+        """
+        taken = sorted((one for one in found if one.type in _TAKEN), key=lambda one: _TAKEN.index(one.type))
+        for context in _contexts(n_ctx):
+            fitting = [one for one in taken if self.fits(one, context)]
+            if fitting:
+                best, reason = _best([(one, self.estimate(one, context)) for one in fitting])
+                if context < n_ctx:
+                    reason += f"; a context of {n_ctx} does not fit"
+                return Recommendation(self.estimate(best, context), self.largest_n_ctx(best), reason)
+        smallest = min(found, key=lambda one: one.file_bytes)
+        return Recommendation(
+            self.estimate(smallest, MIN_N_CTX), MIN_N_CTX, "no type fits into the memory that is free"
+        )
+
+    def fits(self, candidate: Candidate, n_ctx: int) -> bool:
+        """Whether all of it is in memory."""
+        params = self._params(n_ctx)
+        if self._limit(candidate, params) is not None:
+            return False
+        return self.memory is not None or self._context(candidate, params) <= self.board.free_memory
+
+    def largest_n_ctx(self, candidate: Candidate) -> int:
+        """The largest context, in steps of 256, that fits; at least `MIN_N_CTX`, at most what was trained."""
+        low, high = MIN_N_CTX, max(candidate.n_ctx_train, MIN_N_CTX) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.fits(candidate, middle) else (low, middle)
+        return low if low in (MIN_N_CTX, candidate.n_ctx_train) else low // 256 * 256
+
+    def _params(self, n_ctx: int) -> Any:
+        return context_params(n_ctx, self.board.n_threads, self.kv_type, N_BATCH, n_seq=1)
+
+    def _context(self, candidate: Candidate, params: Any) -> int:
+        return context_account(candidate.native, params, self.memory)
+
+    def _limit(self, candidate: Candidate, params: Any) -> int | None:
+        context = self._context(candidate, params)
+        return memory_limit(candidate.file_bytes, context, self.memory, self.board.free_memory)
+
+    def _speed(self, candidate: Candidate, streamed: int) -> float | None:
+        """Tokens per second; None where the disk's speed is not known."""
+        board, program = self.board, candidate.native.program
+        rates = board.bytes_per_second
+        read = program.bytes_by_type()
+        seconds = sum(n_bytes / rates.get(name, board.read_bandwidth) for name, n_bytes in read.items())
+        seconds += board.op_seconds * len(program.ops)
+        if streamed:
+            if board.disk_speed is None:
+                return None
+            seconds = max(seconds, streamed / board.disk_speed)
+        return 1 / seconds
 
 
-def recommend(shape: ModelShape, board: Board, n_ctx: int, kv_type: KVType = "f16") -> Recommendation:
-    """The type to take: the best one that fits and is faster than people read, else the fastest good one that fits.
-
-    If none fits with this context, one that does with a smaller context; else the smallest, streamed.
-    """
-    for context in _contexts(n_ctx):
-        estimates = {e.type: e for e in estimate_all(shape, board, context, kv_type)}
-        fitting = [estimates[name] for name in _TAKEN if estimates[name].fits]
-        if fitting:
-            estimate, reason = _best(fitting)
-            if context < n_ctx:
-                reason += f"; a context of {n_ctx} does not fit"
-            return Recommendation(estimate, largest_n_ctx(shape, board, estimate), reason)
-    estimate = min(estimate_all(shape, board, MIN_N_CTX, kv_type), key=lambda e: e.file_bytes)
-    return Recommendation(estimate, MIN_N_CTX, "no type fits into the memory that is free")
-
-
-def largest_n_ctx(shape: ModelShape, board: Board, estimate: Estimate) -> int:
-    """The largest context, in steps of 256, with which a type fits; at least `MIN_N_CTX`, at most what was trained."""
-    low, high = MIN_N_CTX, max(shape.n_ctx_train, MIN_N_CTX) + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        needed = _memory(shape, estimate.file_bytes, middle, estimate.kv_type)
-        low, high = (middle, high) if needed <= board.free_memory else (low, middle)
-    return low if low in (MIN_N_CTX, shape.n_ctx_train) else low // 256 * 256
+def verdict(estimate: Estimate) -> Fit:
+    """Whether it fits, runs from the disk, or cannot run."""
+    if estimate.fits:
+        return "fits"
+    return "too large" if estimate.tokens_per_second is None else "streams"
 
 
 def _contexts(n_ctx: int) -> list[int]:
@@ -145,82 +203,16 @@ def _contexts(n_ctx: int) -> list[int]:
     return contexts
 
 
-def _best(fitting: Sequence[Estimate]) -> tuple[Estimate, str]:
+def _best(fitting: Sequence[tuple[Candidate, Estimate]]) -> tuple[Candidate, str]:
     """The choice among types that fit, best quality first, and why."""
-    for estimate in fitting:
-        if (estimate.tokens_per_second or 0) >= PACE:
-            return estimate, "the best that fits and is faster than people read"
-    good = [e for e in fitting if (e.divergence or 0) <= _GOOD]
+
+    def speed(pair: tuple[Candidate, Estimate]) -> float:
+        return pair[1].tokens_per_second or 0
+
+    for pair in fitting:
+        if speed(pair) >= PACE:
+            return pair[0], "the best that fits and is faster than people read"
+    good = [pair for pair in fitting if (pair[1].divergence or 0) <= _GOOD]
     if good:
-        return max(good, key=lambda e: e.tokens_per_second or 0), "the fastest of the good ones that fit"
-    return fitting[0], "the best that fits"
-
-
-def _estimate(shape: ModelShape, board: Board, name: str, n_ctx: int, kv_type: str) -> Estimate:
-    own = name == shape.source_type
-    sizes = _own_sizes(shape) if own else _sizes(shape, FORMATS[name])
-    file_bytes = shape.header_bytes + sum(n_bytes for _, n_bytes, _ in sizes.values())
-    read = {tensor: size for tensor, size in sizes.items() if tensor != TOKEN_EMBEDDING or shape.tied}
-    memory = _memory(shape, file_bytes, n_ctx, kv_type)
-    per_token = sum(n_bytes for _, n_bytes, _ in read.values())
-    missing = max(0, memory - board.free_memory)
-    streamed = min(per_token, missing + READ_AHEAD_BYTES) if missing else 0
-    divergence = DIVERGENCE.get(name)
-    return Estimate(
-        type=name,
-        file_bytes=file_bytes,
-        weight_bytes_per_token=per_token,
-        kv_bytes=kv_bytes(shape, n_ctx, kv_type),
-        memory_bytes=memory,
-        fits=not missing,
-        streamed_bytes=streamed,
-        tokens_per_second=_speed(board, list(read.values()), streamed, memory - per_token),
-        divergence=divergence,
-        quality=quality_class(name),
-        n_ctx=n_ctx,
-        kv_type=kv_type,
-        own=own,
-    )
-
-
-def _memory(shape: ModelShape, file_bytes: int, n_ctx: int, kv_type: str) -> int:
-    return file_bytes + kv_bytes(shape, n_ctx, kv_type) + buffer_bytes(shape, n_ctx) + PROCESS_BYTES
-
-
-def _own_sizes(shape: ModelShape) -> dict[str, tuple[str, int, int]]:
-    return {name: (tensor.type.name, tensor.n_bytes, tensor.n_weights) for name, tensor in shape.tensors.items()}
-
-
-def _sizes(shape: ModelShape, main: Format) -> dict[str, tuple[str, int, int]]:
-    """Type, bytes and weights of each tensor, as a recipe would store it."""
-    recipe, traits, sizes = Recipe(main), Traits.of(shape.tensors), {}
-    for name, tensor in shape.tensors.items():
-        target = recipe.choose(tensor, traits).target
-        type_name, row_bytes = (
-            (tensor.type.name, tensor.row_bytes) if target is None else (target.name, target.row_bytes(tensor.n_cols))
-        )
-        sizes[name] = (type_name, row_bytes * tensor.n_rows, tensor.n_weights)
-    return sizes
-
-
-def _speed(board: Board, read: Sequence[tuple[str, int, int]], streamed: int, needed_besides: int) -> float | None:
-    """Tokens per second; None where that cannot be told."""
-    if streamed and (board.disk_speed is None or needed_besides > board.free_memory):
-        return None
-    reading = (sum(n_bytes for _, n_bytes, _ in read) - streamed) / board.read_bandwidth
-    known = board.seconds_per_weight
-    computing = sum(n_weights * known.get(name, 0.0) for name, _, n_weights in read) / board.n_threads
-    seconds = max(reading, computing) / ENGINE_SHARE
-    if streamed and board.disk_speed is not None:
-        seconds = max(seconds, streamed / board.disk_speed)
-    return 1 / seconds
-
-
-Fit = Literal["fits", "streams", "too large"]
-
-
-def verdict(estimate: Estimate) -> Fit:
-    """Whether it fits, runs from the disk, or cannot run."""
-    if estimate.fits:
-        return "fits"
-    return "too large" if estimate.tokens_per_second is None else "streams"
+        return max(good, key=speed)[0], "the fastest of the good ones that fit"
+    return fitting[0][0], "the best that fits"
