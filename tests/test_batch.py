@@ -13,6 +13,7 @@ from iqrun.errors import CancelledError, ContextFullError, ResourceError
 from iqrun.generation.batch import common_prefix, positions_needed
 from iqrun.generation.records import Step
 from iqrun.sampling import SamplingOptions
+from tests.emulated import n_random
 from tests.quantized_models import quantized_llama
 
 PROMPTS = ["the cat and the dog", "the cat and the", "the cat sat", "a", "the cat and the dog ran to the tree " * 6]
@@ -135,7 +136,7 @@ def test_common_prefix_leaves_each_prompt_a_token() -> None:
     assert common_prefix([[1, 2, 3]]) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=n_random(40), deadline=None)
 @given(data=st.data())
 def test_room_is_always_enough(model: iqrun.Model, data: st.DataObject) -> None:
     """Whatever lengths and prefixes: no text runs out of KV blocks, and none waits forever."""

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.emulated import EMULATED
+
 TOOL = Path(__file__).parents[1] / "tools" / "check_wheel.py"
 MACHINE = platform.machine()
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or MACHINE not in ("x86_64", "aarch64")
-    or not shutil.which("cc") or not shutil.which("readelf"),
-    reason="needs cc and readelf on x86-64 or aarch64 Linux",
+    or EMULATED or not shutil.which("cc") or not shutil.which("readelf"),
+    reason="needs cc and readelf of this machine, x86-64 or aarch64 Linux",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from iqrun.errors import ContextFullError
 from iqrun.native import lib
+from tests.emulated import n_random
 from tests.engine_programs import F16, F32, IQ3_K, IQ4_KS, Q8_0, Context, NativeProgram, transformer
 
 DECODE, PREFILL = lib.IQ_STEP_DECODE, lib.IQ_STEP_PREFILL
@@ -126,7 +127,7 @@ def test_import_leaves_a_shared_prefix_to_its_other_holder(mixed: NativeProgram)
     assert np.array_equal(context.export_state(0, 100), data)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=n_random(25), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), kv_type=st.sampled_from([F32, F16, Q8_0]))
 def test_any_values_are_safe_and_stay_in_their_sequence(mixed: NativeProgram, seed: int, kv_type: int) -> None:
     """Random bytes (NaN, infinities) run; sequences beside them compute what they would without."""

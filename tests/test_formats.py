@@ -350,7 +350,7 @@ def test_encode_names_row_and_column_of_a_non_finite_weight(name: str, bad: floa
     x = np.zeros((900, 512), np.float32)
     x[777, 300] = x[800, 5] = bad
     with pytest.raises(FormatError, match=rf"row 777, column 300 is {bad}"):
-        encode(x, name, n_threads=2)
+        encode(x, name, effort="fast", n_threads=2)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])

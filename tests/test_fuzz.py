@@ -11,10 +11,11 @@ from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
 from iqrun.chat.template import ChatTemplate
 from iqrun.tokenizer.bpe import BPETokenizer
+from tests.emulated import n_random
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the targets make their files with memfd_create")
 
-N_RUNS = 150
+N_RUNS = n_random(150)
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:

@@ -3,12 +3,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iqrun.errors import ContextFullError
 from iqrun.generation.generate import Step, StopFinder, generate
 from iqrun.sampling import SamplingOptions
+from tests.emulated import n_random
 
 GREEDY = SamplingOptions(temperature=0)
 END = 0
@@ -215,9 +216,10 @@ def test_timings_leave_out_the_callers_time() -> None:
         collected.append(step)
         time.sleep(0.05)
     assert collected[-1].timings is not None
-    assert collected[-1].timings.generate_seconds < 0.05
+    assert collected[-1].timings.generate_seconds < 0.05 * (len(collected) - 1)
 
 
+@settings(max_examples=n_random(100), deadline=None)
 @given(st.lists(st.text("ab", max_size=4)), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
 def test_stop_finder_equals_search_in_the_whole_text(pieces: list[str], stops: list[str]) -> None:
     """However the text is cut into pieces: what comes out is the text up to the first end of a stop string's match.

@@ -21,6 +21,7 @@ from iqrun.errors import ClosedError, GGUFError
 from iqrun.formats import FORMATS
 from iqrun.gguf import GGUFFile, StringArray, keys
 from iqrun.gguf.tensor_type import find
+from tests.emulated import n_random
 from tests.gguf_builder import (
     ARRAY,
     BOOL,
@@ -512,7 +513,7 @@ _SEED_FILE.add_tensor("one", (256, 2), 138, bytes(220))
 _SEED_FILE.add_tensor("two", (4, 2, 2), F32, bytes(64))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=n_random(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(st.integers(0, 415), st.integers(0, 255)), min_size=1, max_size=4))
 def test_mutated_header_is_read_or_refused(tmp_path: Path, edits: list[tuple[int, int]]) -> None:
     """Whatever bytes of the header change, opening and reading everything gives values or GGUFError."""

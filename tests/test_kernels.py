@@ -14,6 +14,7 @@ import pytest
 from iqrun import native
 from iqrun.errors import UnsupportedModelError
 from iqrun.native import check, ffi, lib, pointer
+from tests.emulated import EMULATED
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -262,6 +263,7 @@ def test_memory_reads_are_timed_over_all_threads() -> None:
         check(lib.iq_measure_read, pointer(data, "void *"), 3, 1, 1, seconds)
 
 
+@pytest.mark.skipif(EMULATED, reason="the C compiler is one for the machine that emulates")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_native_kernel_test_passes(tmp_path: Path) -> None:
     """The C test: -128 activations, rows ending at an unreadable page, guarded outputs, all tables."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import iqrun
 from iqrun.generation.lookup import MAX_DRAFT, Lookup, NgramIndex
 from iqrun.sampling import SamplingOptions
+from tests.emulated import n_random
 from tests.quantized_models import quantized_llama
 
 PROMPT = "the cat and the dog ran. the cat and the bird sat. the cat and"
@@ -81,7 +82,7 @@ class RecordingSession:
         return rows if want == "all" else rows[-1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=n_random(200), deadline=None)
 @given(
     script=st.lists(st.integers(0, 3), min_size=30, max_size=80), n_prompt=st.integers(1, 10), room=st.integers(0, 30)
 )

@@ -14,6 +14,7 @@ from iqrun.errors import QuantizeError
 from iqrun.gguf import TensorInfo
 from iqrun.gguf.tensor_type import find
 from iqrun.quantizer import read_imatrix
+from tests.emulated import n_random
 from tests.gguf_builder import F16, F32, STRING, UINT32, RawGGUF, kv, kv_array
 
 VALUES = np.array([0.5, 2.0, 0.0, 8.0], "<f4")
@@ -130,7 +131,7 @@ def test_s19_damaged_gguf_files(tmp_path: Path) -> None:
 _SEED = struct.pack("<i", 2) + dat_entry(b"blk.0.attn_q.weight", VALUES) + dat_entry(b"b", VALUES)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=n_random(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     edits=st.lists(st.tuples(st.integers(0, len(_SEED) - 1), st.integers(0, 255)), max_size=4), cut=st.integers(0, 90)
 )

@@ -19,6 +19,7 @@ from iqrun.engine.session import Session
 from iqrun.errors import ContextFullError, StateError
 from iqrun.gguf import GGUFFile
 from iqrun.model import build_program
+from tests.emulated import n_random
 from tests.gguf_builder import tiny_llama
 
 DEMO = Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf"
@@ -132,7 +133,7 @@ def test_cut_state_is_refused(saved: bytes, session: Session, n_bytes: int) -> N
     assert session.tokens == ()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=n_random(150), deadline=None)
 @given(data=st.data())
 def test_every_flipped_bit_is_found(demo: NativeProgram, saved: bytes, data: st.DataObject) -> None:
     """Wherever a bit turns, header, tokens, cache or checksum: StateError."""
@@ -143,7 +144,7 @@ def test_every_flipped_bit_is_found(demo: NativeProgram, saved: bytes, data: st.
         state.unpack(bad, demo, "f16")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=n_random(60), deadline=None)
 @given(sizes=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), rest=st.binary(max_size=300))
 def test_lying_sizes_are_refused_at_once(demo: NativeProgram, sizes: tuple[int, int], rest: bytes) -> None:
     """Sizes beyond any memory cost none; a right checksum does not make a state right."""

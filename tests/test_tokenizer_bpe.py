@@ -15,6 +15,7 @@ from iqrun.tokenizer import Tokenizer, bpe
 from iqrun.tokenizer.bpe import BPETokenizer
 from iqrun.tokenizer.pretokenizers import PRETOKENIZERS, find_pretokenizer
 from tests import tokenizer_reference as reference
+from tests.emulated import n_random
 from tests.gguf_builder import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from tests.test_tokenizer_spm import SHARED, cases
 from tests.tokenizer_reference import load_sample, special_id, write_sample, write_vocabulary
@@ -66,7 +67,7 @@ def test_tokens_of_samples_are_exact(sample: tuple[Tokenizer, dict[str, Any]]) -
     assert data["cases"] == [[text, tokenizer.encode(text, add_special=False)] for text, _ in data["cases"]]
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=TEXT | st.text("the aing\n", max_size=60))
 def test_tokens_equal_the_textbook(byte_level: Tokenizer, text: str) -> None:
     """Merging the best-ranked pair again and again, by hand, gives the same pieces."""
@@ -78,7 +79,7 @@ def test_tokens_equal_the_textbook(byte_level: Tokenizer, text: str) -> None:
     assert expected == [byte_level.token_text(i) for i in byte_level.encode(text)]
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=TEXT)
 def test_decoding_inverts_encoding(sample: tuple[Tokenizer, dict[str, Any]], text: str) -> None:
     """Any text comes back: all letters that the sample lacks are written in bytes that it has or refused."""
@@ -91,7 +92,7 @@ def test_decoding_inverts_encoding(sample: tuple[Tokenizer, dict[str, Any]], tex
     assert text == tokenizer.decode(ids)
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=TEXT)
 def test_decoding_inverts_encoding_of_all_bytes(byte_level: Tokenizer, text: str) -> None:
     """With all bytes in the vocabulary nothing is refused."""

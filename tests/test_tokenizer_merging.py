@@ -13,6 +13,7 @@ from iqrun.gguf import GGUFFile, StringArray
 from iqrun.tokenizer import Tokenizer, bpe, merging
 from iqrun.tokenizer.merging import MAX_LETTERS, MAX_PIECE, Merger
 from iqrun.tokenizer.string_index import MOST_ALIKE, StringIndex
+from tests.emulated import n_random
 from tests.gguf_builder import CONTROL, NORMAL
 from tests.test_tokenizer_spm import SHARED, cases
 from tests.tokenizer_reference import load_sample, stored_strings, write_sample, write_vocabulary
@@ -48,7 +49,7 @@ def test_strings_with_the_same_ends_are_told_apart(strings: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=n_random(60), deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_samples_of_real_vocabularies(name: str, text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any text has the library's tokens."""
@@ -83,7 +84,7 @@ def vocabulary(path: Path, merges: list[str], more: list[str]) -> Tokenizer:
     return Tokenizer.from_gguf(write_vocabulary(path, "gpt2", tokens, types=types, merges=merges, pre="gpt-2"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(
     merges=st.lists(st.tuples(*[st.text("abc", min_size=1, max_size=3)] * 2), min_size=1, max_size=12),
     left_out=st.sets(st.integers(0, 11)),

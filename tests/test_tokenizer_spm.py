@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from iqrun.errors import TokenizerError
 from iqrun.models.demo import model_path
 from iqrun.tokenizer import Tokenizer
+from tests.emulated import n_random
 from tests.gguf_builder import BYTE, CONTROL, NORMAL, STRING, UNKNOWN, UNUSED, USER_DEFINED, kv, spm_vocabulary
 from tests.tokenizer_reference import flag, sentencepiece, special_id, write_vocabulary
 
@@ -53,7 +54,7 @@ def test_tokens_of_whole_vocabularies_are_exact(name: str) -> None:
     assert [text for text, _ in found] == [tokenizer.decode(ids) for _, ids in found]
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=TEXT | st.text("catdogfox the.in\n", max_size=60))
 def test_tokens_equal_the_textbook(small: Tokenizer, text: str) -> None:
     """Merging the best pair again and again, by hand, gives the same pieces."""
@@ -63,14 +64,14 @@ def test_tokens_equal_the_textbook(small: Tokenizer, text: str) -> None:
     assert expected == [small.token_text(i) for i in small.encode(text, add_special=False)]
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=TEXT)
 def test_decoding_inverts_encoding(demo: Tokenizer, text: str) -> None:
     """Any text comes back, leading spaces included."""
     assert text == demo.decode(demo.encode(text, add_special=False))
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(parts=st.lists(st.sampled_from(["<|user|>", "<|end|>", "<|assistant|>", "Hi", " there", "\n", "ß"]), max_size=8))
 def test_decoding_inverts_encoding_with_special_tokens(demo: Tokenizer, parts: list[str]) -> None:
     """Special tokens show as their text; the space put behind each of them is taken back."""
@@ -219,7 +220,7 @@ def test_phi3_marks_swallow_white_space(tmp_path: Path) -> None:
     assert kinds["llama"] != kinds["phi3"]
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=st.lists(st.sampled_from(["<|end|>", "<|", "end|>", "<s>", "<", "<|end|", "x"]), max_size=8).map("".join))
 def test_as_plain_text_ends_no_turn(demo: Tokenizer, text: str) -> None:
     """What others wrote cannot become a special token, and is otherwise unchanged."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from iqrun.models.demo import model_path
 from iqrun.tokenizer import Tokenizer
 from iqrun.tokenizer.special import PLAIN_MARK, SpecialSplitter
+from tests.emulated import n_random
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_spaces_at_the_start(demo: Tokenizer) -> None:
         assert expected == "".join(stream.feed(i) for i in ids) + stream.flush()
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(ids=st.lists(st.integers(0, 4095), max_size=30))
 def test_any_tokens_give_valid_text(demo: Tokenizer, ids: list[int]) -> None:
     """Whatever a model draws, each piece is valid UTF-8, and together they are the decoded text."""
@@ -74,7 +75,7 @@ def test_splitter_takes_the_leftmost_then_the_longest() -> None:
     assert list(SpecialSplitter({}).split("x")) == ["x"]
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=st.text("abc<|>", max_size=30))
 def test_splitter_keeps_the_text(text: str) -> None:
     """Pieces and tokens together are the text."""
@@ -85,7 +86,7 @@ def test_splitter_keeps_the_text(text: str) -> None:
     assert "" not in parts
 
 
-@settings(deadline=None)
+@settings(max_examples=n_random(100), deadline=None)
 @given(text=st.text("ab", max_size=20))
 def test_broken_up_text_holds_no_special_token(text: str) -> None:
     """Also where the texts overlap."""

@@ -13,6 +13,7 @@ from iqrun.errors import GGUFError, TokenizerError
 from iqrun.gguf import GGUFFile
 from iqrun.tokenizer import Tokenizer
 from iqrun.tokenizer.vocab import TokenType, byte_value, read_vocab
+from tests.emulated import n_random
 from tests.gguf_builder import FLOAT32, INT32, STRING, UINT32, RawGGUF, kv, kv_array
 from tests.tokenizer_reference import special_id, write_vocabulary
 
@@ -161,7 +162,7 @@ ODD = ["a", "b", "ab", "▁", "▁a", " ", "", "\0", "<0x61>", "<0x0a>", "<unk>"
 TOKEN = st.tuples(st.sampled_from(ODD) | st.text(max_size=4), st.integers(-1, 7), st.floats(width=32))
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=n_random(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.lists(TOKEN, min_size=1, max_size=40),
     merges=st.lists(st.sampled_from(["a b", "ab a", "a", "Ġ a", " ", "x y z"]), max_size=3),

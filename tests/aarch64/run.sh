@@ -7,6 +7,7 @@
 # The output of each test file is kept (run_files.py beside this script): CACHE/logs/CORE/NAME.log or NAME.failed. The whole
 # suite takes hours, and may be interrupted and taken up.
 #
+# Tests of random cases try a tenth of them (IQRUN_RANDOM_CASES=0.1, see tests/emulated.py): set it to 1 for all.
 # CPUS="cortex-a76 cortex-a72", TESTS="tests/test_*.py ..." and CACHE=build/aarch64 choose cores, tests and the folder.
 # The kernels have a faster way: tests/c/run.sh runs them on both cores without Python.
 #
@@ -51,12 +52,13 @@ install_wheel() {
 
 # An emulated interpreter that starts itself emulated: what it believes to be sys.executable is this script.
 write_interpreter() {
-    cat >"$cache/python" <<SCRIPT
+    cat >"$cache/python.$$" <<SCRIPT
 #!/bin/sh
 export PYTHONPATH="\$PYTHONPATH:$site" PYTHONHOME="$sysroot/usr" PYTHONDONTWRITEBYTECODE=1
 exec qemu-aarch64 -0 "$cache/python" -L "$sysroot" -cpu "\$EMULATED_CPU" "$sysroot/usr/bin/python3.11" "\$@"
 SCRIPT
-    chmod +x "$cache/python"
+    chmod +x "$cache/python.$$"
+    mv "$cache/python.$$" "$cache/python" # in one step: the cores may be run side by side
 }
 
 unpack_python
@@ -67,7 +69,7 @@ read -r -a tests <<<"$(echo ${TESTS:-tests/test_*.py tests/hostile/test_*.py})"
 failures=0
 for cpu in ${CPUS:-cortex-a76 cortex-a72}; do
     echo "== $cpu"
-    EMULATED_CPU=$cpu OPENBLAS_NUM_THREADS=1 "$cache/python" tests/aarch64/run_files.py \
-        "$cache/logs/$cpu" "${tests[@]}" -- "$@" || failures=1
+    export EMULATED_CPU=$cpu IQRUN_RANDOM_CASES=${IQRUN_RANDOM_CASES:-0.1} OPENBLAS_NUM_THREADS=1
+    "$cache/python" tests/aarch64/run_files.py "$cache/logs/$cpu" "${tests[@]}" -- "$@" || failures=1
 done
 exit "$failures"
