@@ -33,6 +33,7 @@ def made_by_library(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
+@settings(max_examples=n_random(100), deadline=None)
 @given(st.lists(st.text(max_size=20)), st.text(max_size=20))
 def test_strings_are_found_where_they_stand(strings: list[str], other: str) -> None:
     """All places of each string, ascending; none of one that is not there."""

@@ -68,7 +68,7 @@ def direct_rate(descriptors: Sequence[int], seconds: float) -> float:
 
 
 def _room() -> mmap.mmap:
-    """Memory for a piece: aligned, as direct reads must be, and in huge pages, as a stream has it, if the system can."""
+    """Memory for a piece: aligned, as direct reads must be, and in huge pages, as a stream has it, if possible."""
     room = mmap.mmap(-1, max(PIECE_BYTES, _HUGE_PAGE))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):
