@@ -12,7 +12,6 @@ needed (sentencepiece_model.proto)::
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Any
 
@@ -23,6 +22,9 @@ from iqrun.tokenizer.vocab import TokenType, Vocab, byte_value
 SPACE = "\u2581"  # how the vocabulary writes a space
 _MODEL_TYPE_BPE = 2
 _SCORE_AND_TYPE = struct.Struct("<BfBB")
+_NORMAL = int(TokenType.NORMAL)
+_SHORT = 0x7F - 2 - _SCORE_AND_TYPE.size  # bytes of a text in a piece whose length is one byte
+_HEADS = [bytes((0x0A, size + 2 + _SCORE_AND_TYPE.size, 0x0A, size)) for size in range(_SHORT + 1)]
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -67,46 +69,54 @@ def model_proto(vocab: Vocab) -> bytes:
     The library wants one unknown piece and all 256 bytes. What is missing is appended behind the vocabulary: an id
     from there means that the text cannot be written with this vocabulary.
     """
-    pieces = list(_pieces(vocab))
-    encoded = [_piece(*piece) for piece in pieces]
-    encoded.extend(_byte_piece(byte) for byte in sorted(_missing_bytes(pieces)))
-    if not any(kind == TokenType.UNKNOWN for _, _, kind in pieces):
+    encoded, present = _encoded_pieces(vocab)
+    encoded.extend(_byte_piece(byte) for byte in sorted(set(range(256)) - present))
+    if vocab.types.find(TokenType.UNKNOWN) < 0:
         encoded.append(_piece(_placeholder(len(encoded)), 0.0, TokenType.UNKNOWN))
     trainer = _varint_field(3, _MODEL_TYPE_BPE) + _varint_field(35, 1)
     normalizer = _bytes_field(1, b"identity") + _varint_field(3, 0) + _varint_field(4, 0) + _varint_field(5, 1)
     return b"".join(encoded) + _bytes_field(2, trainer) + _bytes_field(3, normalizer)
 
 
-def _pieces(vocab: Vocab) -> Iterator[tuple[str, float, int]]:
-    """Text, score and type of each piece, such that the library accepts them: unique, one unknown, true bytes."""
+def _encoded_pieces(vocab: Vocab) -> tuple[list[bytes], set[int]]:
+    """Each piece such that the library accepts it (unique, one unknown, true bytes), and the bytes that are there.
+
+    Start-up waits for this loop over the vocabulary: what most pieces are has a short way.
+    """
     seen: set[str] = set()
+    present: set[int] = set()
+    encoded: list[bytes] = []
     unknown = vocab.types.find(TokenType.UNKNOWN)
-    for index, (stored, score, declared) in enumerate(
-        zip(vocab.texts, vocab.scores.tolist(), vocab.types, strict=True)
-    ):
-        value = byte_value(stored)
-        text = stored if value is None else f"<0x{value:02X}>"
-        kind = declared
-        no_byte = (declared == TokenType.BYTE) != (value is not None)
-        second_unknown = declared == TokenType.UNKNOWN and index != unknown
-        unusable = not text or text in seen or no_byte or "\0" in text
-        if unusable:
-            text = _placeholder(index)
-        found_before = declared == TokenType.USER_DEFINED and SPACE not in text  # by the splitter, in the raw text
-        if second_unknown or found_before or (unusable and index != unknown):
-            kind = TokenType.CONTROL
+    pieces = zip(vocab.texts, vocab.scores.tolist(), vocab.types, strict=True)
+    for index, (stored, score, declared) in enumerate(pieces):
+        text, kind = stored, declared
+        if declared != _NORMAL or not stored or stored in seen or "\0" in stored or stored.startswith("<0x"):
+            text, kind = _accepted(stored, declared, index, seen, unknown)
+            if kind == TokenType.BYTE:
+                present.add(int(text[3:5], 16))
         seen.add(text)
-        yield text, score, kind
+        encoded.append(_piece(text, score, kind))
+    return encoded, present
+
+
+def _accepted(stored: str, declared: int, index: int, seen: set[str], unknown: int) -> tuple[str, int]:
+    """Text and type of a piece that may be unusual."""
+    value = byte_value(stored)
+    text = stored if value is None else f"<0x{value:02X}>"
+    no_byte = (declared == TokenType.BYTE) != (value is not None)
+    second_unknown = declared == TokenType.UNKNOWN and index != unknown
+    unusable = not text or text in seen or no_byte or "\0" in text
+    if unusable:
+        text = _placeholder(index)
+    found_before = declared == TokenType.USER_DEFINED and SPACE not in text  # by the splitter, in the raw text
+    if second_unknown or found_before or (unusable and index != unknown):
+        return text, TokenType.CONTROL
+    return text, declared
 
 
 def _placeholder(index: int) -> str:
     """A name that no text can spell, for a token that no text may become."""
     return f"\uffff{index}\uffff"
-
-
-def _missing_bytes(pieces: list[tuple[str, float, int]]) -> set[int]:
-    present = {byte_value(text) for text, _, kind in pieces if kind == TokenType.BYTE}
-    return set(range(256)) - present
 
 
 @cache
@@ -115,9 +125,12 @@ def _byte_piece(byte: int) -> bytes:
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:
-    """One of the model's pieces. A vocabulary has many, so the tags of score and type are packed with them."""
-    piece = _bytes_field(1, text.encode("utf-8")) + _SCORE_AND_TYPE.pack(0x15, score, 0x18, kind)
-    return _bytes_field(1, piece)
+    """One of the model's pieces. A vocabulary has many, so what stands before and behind a short text is packed."""
+    data = text.encode("utf-8")
+    score_and_type = _SCORE_AND_TYPE.pack(0x15, score, 0x18, kind)
+    if len(data) <= _SHORT:
+        return _HEADS[len(data)] + data + score_and_type
+    return _bytes_field(1, _bytes_field(1, data) + score_and_type)
 
 
 def _varint(value: int) -> bytes:

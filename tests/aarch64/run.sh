@@ -50,11 +50,12 @@ install_wheel() {
         --abi cp311 --abi abi3 --abi none "${platforms[@]}" --platform manylinux2014_aarch64 "${wheel}[test]"
 }
 
-# An emulated interpreter that starts itself emulated: what it believes to be sys.executable is this script.
+# An emulated interpreter that starts itself emulated: what it believes to be sys.executable is this script. It keeps the
+# bytecode that it makes: without it every start compiles the standard library anew.
 write_interpreter() {
     cat >"$cache/python.$$" <<SCRIPT
 #!/bin/sh
-export PYTHONPATH="\$PYTHONPATH:$site" PYTHONHOME="$sysroot/usr" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="\$PYTHONPATH:$site" PYTHONHOME="$sysroot/usr" PYTHONPYCACHEPREFIX="$cache/bytecode"
 exec qemu-aarch64 -0 "$cache/python" -L "$sysroot" -cpu "\$EMULATED_CPU" "$sysroot/usr/bin/python3.11" "\$@"
 SCRIPT
     chmod +x "$cache/python.$$"
