@@ -114,11 +114,12 @@ def saved_logits() -> Iterator[bytes]:
 
 
 def state() -> Iterator[bytes]:
-    """A few tokens with their keys and values."""
-    session = state_session()
-    session.truncate(0)
-    session.evaluate([1, 2, 3])
-    yield session.save_state()
+    """A few tokens with their keys and values, of each type that half of what is saved has."""
+    for kv_type in ("f16", "q8_0"):
+        session = state_session(kv_type)
+        session.truncate(0)
+        session.evaluate([1, 2, 3])
+        yield session.save_state()
 
 
 _SIZES = {size: code for code, size in enumerate((0, 1, 2, 8, 16, 32, 64, 256, 4, 12, 96, 512))}  # of fuzz_program.c

@@ -175,7 +175,7 @@ def saved_logits(data: bytes) -> None:
 
 def state(data: bytes) -> None:
     """A saved session: its checksum is made right, so that what it holds is looked at."""
-    session = state_session()
+    session = state_session("q8_0" if data[8:9] == b"\x08" else "f16")
     body = data[:-STATE_CHECKSUM_BYTES]
     with suppress(IqrunError):
         session.load_state(body + blake2b(body, digest_size=STATE_CHECKSUM_BYTES).digest())
@@ -183,11 +183,11 @@ def state(data: bytes) -> None:
 
 
 @cache
-def state_session() -> Session:
+def state_session(kv_type: KVType) -> Session:
     """The session that states are loaded into; its model is forgotten by the disk."""
     with TemporaryDirectory() as folder:
         path = tiny_llama(Path(folder) / "m", n_embd=16, n_head=2, n_head_kv=1, n_ff=16, n_layer=1, n_vocab=300)
-        return Session(NativeProgram(build_program(GGUFFile(path))), n_ctx=64, n_threads=1)
+        return Session(NativeProgram(build_program(GGUFFile(path))), n_ctx=64, n_threads=1, kv_type=kv_type)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -248,6 +248,22 @@ def test_the_map_is_freed_with_its_last_array(tmp_path: Path) -> None:
     assert not mapped()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_that_nobody_closes_is_closed_when_it_is_collected(tmp_path: Path) -> None:
+    """Descriptors of forgotten files do not pile up."""
+    path = tiny_llama(tmp_path / "m.gguf")
+
+    def count() -> int:
+        gc.collect()
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    before = count()
+    files = [GGUFFile(path) for _ in range(20)]
+    assert count() > before
+    del files
+    assert count() == before
+
+
 # ---- damaged and hostile files ------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import pickle
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -100,6 +101,30 @@ def test_state_of_another_model_is_refused(saved: bytes, tmp_path: Path) -> None
                 with pytest.raises(StateError, match="another model"):
                     session.load_state(saved)
                 assert len(session) == 0
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "f32"])
+def test_states_of_the_other_types(demo: NativeProgram, saved: bytes, kv_type: Literal["q8_0", "f32"]) -> None:
+    """The same bits after restoring; NaN in it gives NaN logits; any cut, and an f16 state, is refused."""
+    with Session(demo, n_ctx=128, n_threads=1, kv_type=kv_type) as session:
+        session.evaluate(IDS)
+        own = session.save_state()
+        expected = session.evaluate([5])
+        session.truncate(0)
+        session.load_state(own)
+        assert session.save_state() == own
+        assert np.array_equal(session.evaluate([5]), expected)
+        for bad in (saved, own[:-1], own[:200], own + b"\0", own[:3000] + b"\1" + own[3001:]):
+            with pytest.raises(StateError):
+                session.load_state(bad)
+        cache = np.frombuffer(own, np.uint8)[64 + 4 * len(IDS) : -16]
+        for tokens, values in (([*IDS, 5], cache), (IDS, cache[:-1]), (IDS[:-1], cache)):
+            with pytest.raises(StateError):
+                session.load_state(state.pack(demo, kv_type, tokens, values))
+        session.load_state(state.pack(demo, kv_type, IDS, np.full_like(cache, 0xFF)))
+        assert np.isnan(session.evaluate([5])).all()
+        session.load_state(own)
+        assert np.array_equal(session.evaluate([5]), expected)
 
 
 def test_other_kv_type_is_refused(demo: NativeProgram, saved: bytes) -> None:

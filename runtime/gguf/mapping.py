@@ -51,12 +51,14 @@ class MappedFile:
         """
         self.path = path
         self._descriptor, self._identity = _open(path)
+        self._close_descriptor = weakref.finalize(self, os.close, self._descriptor)  # also for who forgets to close
+        self._close_descriptor.atexit = False  # threads may still ask
         self._map: mmap.mmap | None = None
         self._slot = _NOT_WATCHED
         try:
             self.data: Bytes = self._read() if copy else self._map_file()
         except BaseException as error:
-            os.close(self._descriptor)
+            self._close_descriptor()
             if isinstance(error, OSError):
                 raise GGUFError(f"cannot read it: {error.strerror}", path=path) from error
             raise
@@ -107,7 +109,7 @@ class MappedFile:
     def close(self) -> None:
         """Lets go of the map."""
         del self.data
-        os.close(self._descriptor)
+        self._close_descriptor()
         if self._map is not None:
             with suppress(BufferError):  # arrays are still in use: the last one frees it
                 self._map.close()

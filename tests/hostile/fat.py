@@ -39,6 +39,7 @@ def fat_files(folder: Path) -> Iterator[Case]:
     for key in ("llama.rope.scaling.type", "llama.unknown", "tokenizer.ggml.model", "tokenizer.ggml.pre"):
         extra = [kv(key, STRING, "\n" * SIZE)]
         yield Case(f"text of {key}", key, _without(tiny_llama(folder / "m", n_layer=1).read_bytes(), key, extra))
+    yield Case("experts, all of them used", "", _experts(folder).read_bytes())
     for model in ("llama", "gpt2"):
         for name, texts in _pieces().items():
             yield _vocabulary(f"{model} vocabulary of {name}", model, texts)
@@ -51,6 +52,13 @@ def fat_files(folder: Path) -> Iterator[Case]:
 
 def _of(name: str, kvs: list[bytes] | None = None, infos: list[bytes] | None = None) -> Case:
     return Case(f"many {name}", "", RawGGUF(kvs=kvs or [], infos=infos or [], data=bytes(64)).encode())
+
+
+def _experts(folder: Path) -> Path:
+    """As many as there may be: the choice among them is most of the work."""
+    return tiny_llama(
+        folder / "e", n_embd=8, n_head=1, n_head_kv=1, n_ff=1, n_layer=2, n_vocab=300, n_expert=4096, n_used=4096
+    )
 
 
 def _strings(key: str, count: int, text: bytes) -> bytes:

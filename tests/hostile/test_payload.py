@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,20 @@ def filled(path: Path, fill: bytes | None) -> Path:
     data = bytearray(path.read_bytes())
     rng = np.random.default_rng(3)
     with GGUFFile(path) as file:
-        places = [(info.offset, info.n_bytes) for info in file.tensors.values() if len(info.shape) == 2]
+        places = [(info.offset, info.n_bytes) for info in file.tensors.values() if len(info.shape) >= 2]
     for offset, n_bytes in places:
         data[offset : offset + n_bytes] = rng.bytes(n_bytes) if fill is None else fill * n_bytes
     path.write_bytes(data)
     return path
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_s16_any_bytes_in_routers_and_experts_run(tmp_path: Path, kv_type: Any, fill: str) -> None:
+    """S16: scores without order still choose experts that exist; NaN in a q8_0 cache stays in it."""
+    path = tiny_llama(tmp_path / "m", n_embd=256, n_ff=256, n_layer=2, weight_type="IQ4_K", n_expert=4)
+    with iqrun.load(filled(path, FILLS[fill]), n_threads=2, n_ctx=64, kv_type=kv_type) as model:
+        assert model.logits([1, 2, 3, 4, 5]).shape == (5, model.n_vocab)
 
 
 @pytest.mark.parametrize("fill", FILLS)

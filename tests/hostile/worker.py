@@ -25,12 +25,15 @@ from iqrun import IqrunError, TokenizerError
 from iqrun.chat.template import ChatTemplate
 from iqrun.cli import inspect
 from iqrun.engine.lowering import NativeProgram
+from iqrun.engine.residency import pieces_of
 from iqrun.engine.session import Session
+from iqrun.engine.stream import Stream
 from iqrun.gguf import GGUFFile
 from iqrun.model import build_program
 from iqrun.quantizer.imatrix import read_imatrix
 from iqrun.tokenizer import Tokenizer
 
+_PIECE_BYTES = 1024  # small matrices have several
 _MESSAGES = [{"role": "user", "content": "Hi <|im_end|>"}, {"role": "assistant", "content": ""}]
 
 
@@ -88,6 +91,19 @@ def _compute(file: GGUFFile, path: Path) -> None:
         session.evaluate([0])
 
 
+def _stream(file: GGUFFile, path: Path) -> None:
+    """The same logits with weights that are read while they are used, half of them kept."""
+    native = NativeProgram(build_program(file))
+    ids = [token % native.program.n_vocab for token in range(5)]
+    with Session(native, n_ctx=32, n_threads=2) as session:
+        expected = session.evaluate(ids)
+    resident = [index % 2 == 0 for index in range(len(pieces_of(native, _PIECE_BYTES)))]
+    native.stream = Stream(native, resident, piece_bytes=_PIECE_BYTES, n_slot=2, n_reader=2, context_bytes=1 << 30)
+    with Session(native, n_ctx=32, n_threads=2) as session:
+        assert session.evaluate(ids).tobytes() == expected.tobytes()
+    native.stream.close()
+
+
 def run_imatrix(path: Path) -> None:
     """An importance matrix."""
     read_imatrix(path)
@@ -96,6 +112,7 @@ def run_imatrix(path: Path) -> None:
 # all that a program would do with a file; the model's 3000 cases are listed only, as the others show the JSON
 TASKS: dict[str, Callable[[Path], None]] = {
     "model": partial(run_parts, parts=(_list, _tokenize, _chat, _compute)),
+    "streamed": partial(run_parts, parts=(_list, _dump, _stream)),
     "vocabulary": partial(run_parts, parts=(_list, _dump, _tokenize, _chat)),
     "cost": partial(run_parts, parts=(_list, _dump, _tokenize, _chat, _compute)),
     "imatrix": run_imatrix,
