@@ -253,10 +253,11 @@ class Context:
 
     def buffer(self, index: int) -> np.ndarray:
         n_rows = ffi.new("uint32_t *")
-        data = lib.iq_context_buffer(self.handle, index, n_rows)
+        stride = ffi.new("size_t *")
+        data = lib.iq_context_buffer(self.handle, index, n_rows, stride)
         n_cols = self.program.model.buffers[index][0]
-        raw = ffi.buffer(data, n_rows[0] * n_cols * 4)
-        return np.frombuffer(raw, np.float32).reshape(n_rows[0], n_cols).copy()
+        raw = ffi.buffer(data, n_rows[0] * stride[0] * 4)
+        return np.frombuffer(raw, np.float32).reshape(n_rows[0], stride[0])[:, :n_cols].copy()
 
     def length(self, seq: int = 0) -> int:
         return int(lib.iq_seq_length(self.handle, seq))

@@ -388,7 +388,7 @@ def test_buffers_can_be_read_and_bad_indices_not(small: NativeProgram) -> None:
     assert context.buffer(0).shape == (3, 64)
     assert context.buffer(small.model.output).shape == (2, 50)
     for index in (-1, len(small.model.buffers), 2**31 - 1):
-        assert lib.iq_context_buffer(context.handle, index, ffi.NULL) == ffi.NULL
+        assert lib.iq_context_buffer(context.handle, index, ffi.NULL, ffi.NULL) == ffi.NULL
     context.end(commit=False)
 
 

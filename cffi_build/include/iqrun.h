@@ -240,7 +240,8 @@ iq_status iq_step(iq_context *context, const iq_batch *batch, float *output, iq_
  * read any buffer, end (commit != 0 keeps the appended tokens). iq_step is begin, run all, end. */
 iq_status iq_step_begin(iq_context *context, const iq_batch *batch, iq_error *error);
 iq_status iq_step_run(iq_context *context, uint32_t first_op, uint32_t last_op, iq_error *error);
-const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows); /* NULL: bad index */
+/* Rows of a buffer, `stride` floats from one to the next; NULL: bad index. n_rows and stride may be NULL. */
+const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows, size_t *stride);
 void iq_step_end(iq_context *context, int commit);
 
 /* For work layer by layer: puts float32 `data` (rows, n_cols of the buffer) into a buffer of the open step; lets the next

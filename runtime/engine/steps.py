@@ -185,7 +185,7 @@ class Steps:
 
     def _buffer(self, buffer: Buffer) -> Floats:
         """A buffer of the open step: a view that is valid until the next operation runs."""
-        n_rows = ffi.new("uint32_t *")
-        data = lib.iq_context_buffer(self.handle, buffer.index, n_rows)
-        raw = ffi.buffer(data, 4 * n_rows[0] * buffer.n_cols)
-        return np.frombuffer(raw, np.float32).reshape(n_rows[0], buffer.n_cols)
+        n_rows, stride = ffi.new("uint32_t *"), ffi.new("size_t *")
+        data = lib.iq_context_buffer(self.handle, buffer.index, n_rows, stride)
+        raw = ffi.buffer(data, 4 * n_rows[0] * stride[0])
+        return np.frombuffer(raw, np.float32).reshape(n_rows[0], stride[0])[:, : buffer.n_cols]

@@ -11,7 +11,7 @@ static void allocate_buffers(iq_context *c, const iq_program *p, iq_memory *m, u
     for (uint32_t i = 0; i < p->n_buffer; i++) {
         const size_t n_block = iq_q8_blocks(p->buffers[i].n_cols);
         const uint64_t n_row = iq_mul_u64(n_batch, p->buffers[i].n_used ? p->buffers[i].n_used : 1);
-        float *rows = iq_memory_take(m, iq_mul_u64(n_row, p->buffers[i].n_cols), sizeof(float));
+        float *rows = iq_memory_take(m, iq_mul_u64(n_row, iq_buffer_stride(p, (int32_t)i)), sizeof(float));
         if (buffers) buffers[i] = rows;
         for (uint32_t order = 0; order < IQ_ORDERS; order++) {
             if (!(p->buffer_orders[i] >> order & 1)) continue;
@@ -182,9 +182,10 @@ void iq_context_cancel(iq_context *context) {
     if (context->stream) iq_stream_wake(context->stream);
 }
 
-const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows) {
+const float *iq_context_buffer(const iq_context *context, int32_t buffer, uint32_t *n_rows, size_t *stride) {
     if (!context || buffer < 0 || (uint32_t)buffer >= context->program->n_buffer) return NULL;
     if (n_rows) *n_rows = iq_domain_rows(context, buffer);
+    if (stride) *stride = iq_buffer_stride(context->program, buffer);
     return context->buffers[buffer];
 }
 

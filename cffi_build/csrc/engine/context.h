@@ -119,8 +119,16 @@ IQ_INLINE uint32_t iq_domain_rows(const iq_context *context, int32_t buffer) {
     return b->n_used == 0 ? n_rows : n_rows * b->n_used;
 }
 
+/* Floats from row to row. Whole cache lines, an odd number of them: rows that are multiples of 4 KiB apart would all fall
+ * into the same few places of the first-level cache, where a matmul meets several of them at once. Those of the output
+ * stand next to each other, as the caller's do. */
+IQ_INLINE size_t iq_buffer_stride(const iq_program *program, int32_t buffer) {
+    const size_t n_cols = program->buffers[buffer].n_cols, line = 64 / sizeof(float);
+    return buffer == program->output ? n_cols : iq_round_up(n_cols, line) | line;
+}
+
 IQ_INLINE float *iq_buffer_row(const iq_context *context, int32_t buffer, size_t row) {
-    return context->buffers[buffer] + row * context->program->buffers[buffer].n_cols;
+    return context->buffers[buffer] + row * iq_buffer_stride(context->program, buffer);
 }
 
 #endif

@@ -85,13 +85,13 @@ typedef struct {
 
 static query_rows find_queries(iq_context *c, const attend_task *task, uint32_t thread) {
     const iq_op *op = c->run.op;
-    const size_t head_dim = (size_t)op->head_dim, n_cols = head_dim * (size_t)op->n_head;
+    const size_t head_dim = (size_t)op->head_dim, stride = iq_buffer_stride(c->program, op->src[0]);
     const float *q = iq_buffer_row(c, op->src[0], task->tile->first) + task->first_head * head_dim;
     if (task->tile->n == 1) return (query_rows){q, head_dim};
-    if (task->n_head == 1) return (query_rows){q, n_cols};
+    if (task->n_head == 1) return (query_rows){q, stride};
     float *rows = c->threads[thread].queries; /* no common stride */
     const size_t width = head_dim * task->n_head;
-    for (uint32_t i = 0; i < task->tile->n; i++) memcpy(rows + i * width, q + i * n_cols, width * sizeof *q);
+    for (uint32_t i = 0; i < task->tile->n; i++) memcpy(rows + i * width, q + i * stride, width * sizeof *q);
     return (query_rows){rows, head_dim};
 }
 

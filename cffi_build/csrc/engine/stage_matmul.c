@@ -15,8 +15,11 @@ typedef struct {
     const uint8_t *rows[2]; /* of weight `slot`, and of the next one if the matmul is gated */
 } matmul_part;
 
-static size_t x_stride(const iq_program_weight *w) {
-    return w->kernels->x_kind == IQ_X_Q8 ? iq_q8_blocks(w->n_cols) * sizeof(iq_q8_block) : w->n_cols * sizeof(float);
+/* Bytes from row to row of an op's input, as its weight `slot` reads it. */
+static size_t x_stride(const iq_context *c, const iq_op *op, uint32_t slot) {
+    const iq_program_weight *w = &c->program->weights[op->weight[slot]];
+    if (w->kernels->x_kind == IQ_X_Q8) return iq_q8_blocks(w->n_cols) * sizeof(iq_q8_block);
+    return iq_buffer_stride(c->program, op->src[0]) * sizeof(float);
 }
 
 static bool is_gated(const iq_stage_run *run) { return run->stage->kind == IQ_STAGE_GATED_MATMUL; }
@@ -57,7 +60,7 @@ static bool has_experts(const iq_context *c, const iq_stage_run *run) {
 }
 
 static uint32_t tile_tokens(const iq_context *c, const iq_stage_run *run) {
-    const size_t stride = x_stride(&c->program->weights[run->op->weight[0]]);
+    const size_t stride = x_stride(c, run->op, 0);
     const size_t fits = TILE_BYTES / stride / TILE_UNIT * TILE_UNIT;
     const size_t gated = is_gated(run) ? IQ_TEMP_FLOATS / MAX_ROWS : SIZE_MAX;
     return (uint32_t)iq_min_size(iq_min_size(fits < TILE_UNIT ? TILE_UNIT : fits, gated), run->n_rows);
@@ -145,7 +148,7 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
         .n_rows = part->n_rows,
         .n_cols = w->n_cols,
         .x = x_of(c, w, op->src[0], part->first_token),
-        .x_stride = x_stride(w),
+        .x_stride = x_stride(c, op, slot),
         .n_tokens = part->n_tokens,
         .y = y,
         .y_stride = y_stride,
@@ -160,13 +163,13 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
 
 static void gated_chunk(iq_context *c, const matmul_part *part, uint32_t thread) {
     const iq_stage *stage = c->run.stage;
-    const size_t n_cols = c->program->buffers[stage->buffer].n_cols;
+    const size_t stride = iq_buffer_stride(c->program, stage->buffer);
     float *gate = iq_buffer_row(c, stage->buffer, part->first_token) + part->first_row;
     float *up = c->threads[thread].temp;
-    multiply(c, part, 0, gate, n_cols, false, thread);
+    multiply(c, part, 0, gate, stride, false, thread);
     multiply(c, part, 1, up, part->n_rows, false, thread);
     for (size_t i = 0; i < part->n_tokens; i++) {
-        c->kernels->silu_mul(gate + i * n_cols, up + i * part->n_rows, part->n_rows, gate + i * n_cols);
+        c->kernels->silu_mul(gate + i * stride, up + i * part->n_rows, part->n_rows, gate + i * stride);
     }
     iq_companion_columns(c, stage, part->tile, part->first_token, part->n_tokens, part->first_row,
                          part->first_row + part->n_rows);
@@ -180,7 +183,7 @@ static void multiply_part(iq_context *c, const matmul_part *part, uint32_t threa
     }
     const int32_t dst = run->op->dst[part->slot];
     multiply(c, part, part->slot, iq_buffer_row(c, dst, part->first_token) + part->first_row,
-             c->program->buffers[dst].n_cols, (run->op->flags & IQ_FLAG_ADD) != 0, thread);
+             iq_buffer_stride(c->program, dst), (run->op->flags & IQ_FLAG_ADD) != 0, thread);
 }
 
 /* The part in tiles that fit the cache. A tile is numbered by its first token: no other has that number. */

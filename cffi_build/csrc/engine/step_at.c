@@ -7,8 +7,9 @@ static iq_status fill(iq_context *c, int32_t buffer, const float *data, iq_error
         return iq_fail(error, IQ_ERR_ARGUMENT, "there is no buffer %d, or no data for it", (int)buffer);
     }
     const uint32_t n_rows = iq_domain_rows(c, buffer);
+    const size_t n_cols = c->program->buffers[buffer].n_cols;
     const iq_stage all = {.buffer = buffer, .orders = c->program->buffer_orders[buffer]};
-    memcpy(c->buffers[buffer], data, (size_t)n_rows * c->program->buffers[buffer].n_cols * sizeof *data);
+    for (uint32_t i = 0; i < n_rows; i++) memcpy(iq_buffer_row(c, buffer, i), data + i * n_cols, n_cols * sizeof *data);
     iq_companion_rows(c, &all, 0, n_rows);
     return IQ_OK;
 }
