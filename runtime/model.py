@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike, fsdecode
 from threading import Lock
 from types import TracebackType
@@ -21,7 +21,7 @@ from iqrun.engine.residency import MemoryPlan, context_account, memory_limit, pl
 from iqrun.engine.session import Session
 from iqrun.engine.stream import Stream
 from iqrun.engine.warm import read_through
-from iqrun.errors import ClosedError, ResourceError, UnsupportedModelError, shown
+from iqrun.errors import ClosedError, ResourceError, TokenizerError, UnsupportedModelError, shown
 from iqrun.generation.batch import whole_blocks
 from iqrun.generation.numbers import Pooling, Score, check_pooling, embed, score
 from iqrun.generation.texts import Texts
@@ -147,8 +147,10 @@ class Model(Texts):
         if limit is None:
             return None
         self._file.forget()
+        with suppress(TokenizerError):
+            self.tokenizer.encode("a")  # its tables are made now, so that they are counted
         plan = plan_memory(native, limit, params)
-        native.stream = Stream(native, plan.pieces_resident, context_bytes=plan.context, n_outputs=plan.n_outputs)
+        native.stream = Stream(native, plan.pieces_resident, context_bytes=plan.begun, n_outputs=plan.n_outputs)
         self._n_batch = plan.n_batch
         logger.info("%s: %s", self.path, plan)
         return plan

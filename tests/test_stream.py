@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import iqrun
+from iqrun.engine.allocation import context_bytes, context_params, used_bytes
 from iqrun.engine.lowering import NativeProgram
 from iqrun.engine.residency import choose_resident, memory_limit, pieces_of
 from iqrun.engine.session import Session
@@ -245,9 +246,9 @@ def test_limit_is_needed_only_if_not_all_fits(monkeypatch: pytest.MonkeyPatch) -
 
 
 def room_for(n_bytes: int) -> int:
-    """A limit for the demo model that leaves so much for resident weights."""
-    plan = plan_file(DEMO, 1 << 40, n_ctx=256)
-    return plan.limit - plan.free - plan.resident + n_bytes
+    """A limit for the demo model that leaves so much for resident weights when the context is full."""
+    plan = plan_file(DEMO, 1 << 40, n_ctx=256, n_threads=2)
+    return plan.limit - plan.free - plan.resident - plan.begun + plan.context + n_bytes
 
 
 def test_load_with_a_limit() -> None:
@@ -260,8 +261,9 @@ def test_load_with_a_limit() -> None:
     with iqrun.load(DEMO, n_ctx=256, n_threads=2, memory=limit, on_progress=lambda *at: seen.append(at)) as model:
         plan = model.streaming
         assert plan is not None
-        assert 5_000_000 < plan.resident < 10_000_000
-        assert 10_000_000 < plan.streamed < 25_000_000
+        assert 8_000_000 < plan.resident + plan.begun - plan.context + plan.free < 10_000_000
+        assert 5_000_000 < plan.streamed < 25_000_000
+        assert 1_000_000 < plan.streamed_when_full - plan.streamed <= plan.context - plan.begun
         assert 0 <= plan.free < 1_000_000
         assert seen[0] == (0, seen[-1][1])
         assert seen[-1][0] == seen[-1][1] > 0
@@ -270,6 +272,29 @@ def test_load_with_a_limit() -> None:
             assert np.array_equal(first.evaluate([1, 5]), second.evaluate([1, 5]))
         with pytest.raises(ResourceError, match="no room for another context"):
             model.session(n_ctx=100_000)
+
+
+def test_weights_make_room_for_a_context_that_fills_up(path: Path, expected: Callable[[], list[np.ndarray]]) -> None:
+    """Memory that a context may use holds weights until a step touches it; what was promised to one stays its own."""
+    native = NativeProgram(build_program(GGUFFile(path)))
+    params = context_params(256, 2, "f16", 64, n_seq=1)
+    whole, missing = context_bytes(native, params), 400_000
+    assert used_bytes(native, params, None, 1, 1) < whole - missing
+    n_piece = len(pieces_of(native, PIECE))
+    stream = native.stream = Stream(native, [True] * n_piece, piece_bytes=PIECE, context_bytes=whole - missing)
+    with Session(native, n_ctx=256, n_threads=2, n_batch=64) as session:
+        session.evaluate([1])
+        before = stream.bytes_read
+        session.evaluate([1])
+        assert stream.bytes_read - before <= 8192  # a row of the embedding
+        session.evaluate(IDS)
+        session.evaluate([1])
+        before = stream.bytes_read
+        session.evaluate([1])
+        assert 50_000 < stream.bytes_read - before < missing + 50_000
+        with pytest.raises(ResourceError, match="no room for another context"):
+            Session(native, n_ctx=256, n_threads=2, n_batch=64)
+    assert same(numbers(native, 2), expected())
 
 
 def test_too_small_a_limit_names_the_one_that_would_do() -> None:
@@ -296,14 +321,14 @@ def test_a_limit_that_is_no_number_of_bytes_is_refused(limit: Any) -> None:
 
 
 def test_limit_holds() -> None:
-    """The largest resident set of a process that answers within a limit is below it."""
+    """The largest resident set of a process that fills its context within a limit is below it."""
     code = """
 import re, sys, iqrun
 from iqrun.model import plan_file
 plan = plan_file(sys.argv[1], 1 << 40, n_ctx=256, n_threads=2)
-limit = plan.limit - plan.free - plan.resident + 8_000_000
+limit = plan.limit - plan.free - plan.resident - plan.begun + plan.context + 8_000_000
 with iqrun.load(sys.argv[1], n_ctx=256, n_threads=2, memory=limit) as model:
-    list(model.chat().send("Tell me a story.", max_tokens=20))
+    list(model.chat().send("Tell me a story. " * 20, max_tokens=100))
     print(model.streaming.streamed, limit)
 print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]))
 """

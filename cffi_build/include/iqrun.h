@@ -205,6 +205,7 @@ typedef struct {
     uint32_t n_seq;     /* most sequences at once */
     uint32_t n_threads; /* 1 = the caller's thread only */
     int32_t kv_type;    /* ggml type id of cached K and V: f16, f32 */
+    uint8_t small_pages; /* 1: memory that is not used yet takes none; 0: huge pages where they make reading faster */
 } iq_context_params;
 
 typedef struct iq_context iq_context;
@@ -329,7 +330,7 @@ iq_status iq_context_use_stream(iq_context *context, iq_stream *stream, iq_error
 /* Reads the next resident pieces, some max_bytes, so that the first step need not wait for them; *left is 0 at the end. */
 iq_status iq_stream_load(iq_stream *stream, uint64_t max_bytes, uint64_t *left, iq_error *error);
 
-/* Makes resident pieces streamed ones, spread evenly, until `bytes` are free or none is left; *freed says how many are. */
+/* Makes resident pieces streamed ones, experts first, until `bytes` are free or none is left; *freed says how many are. */
 iq_status iq_stream_shrink(iq_stream *stream, uint64_t bytes, uint64_t *freed, iq_error *error);
 
 uint64_t iq_stream_bytes_read(const iq_stream *stream); /* from the files, so far */

@@ -11,13 +11,15 @@ from iqrun.errors import ResourceError
 from iqrun.native import check, ffi, lib
 
 if TYPE_CHECKING:
-    from iqrun.engine.stream import Stream
+    from iqrun.engine.account import ContextAccount
 
 KVType = Literal["f16", "q8_0", "f32"]
 
 _KV_TYPES: tuple[str, ...] = get_args(KVType)
 
 N_BATCH = 512
+_LEAST_ROWS = 8  # of each buffer, however short the steps are
+_POSITIONS = 256  # of the KV cache: what is used of it is counted in steps of so many
 _INVALID = 1 << 63  # iq_context_bytes of what iq_context_create refuses, with a better explanation than ours
 
 
@@ -53,17 +55,34 @@ def context_bytes(native_program: NativeProgram, params: Any, n_outputs: int | N
     return reserved - 4 * unused * native_program.program.logits.n_cols
 
 
-def create_context(native_program: NativeProgram, params: Any) -> Any:
-    """An ``iq_context *`` that is freed when it is collected.
+def used_bytes(native_program: NativeProgram, params: Any, n_outputs: int | None, n_rows: int, n_positions: int) -> int:
+    """Of `context_bytes`, what steps of at most `n_rows` tokens touch while `n_positions` of the KV cache are in use;
+    rounded up.
+    """
+    part = ffi.new("iq_context_params *", params[0])
+    part.n_batch = min(params.n_batch, max(n_rows, _LEAST_ROWS))
+    part.n_ctx = min(params.n_ctx, -(-n_positions // _POSITIONS) * _POSITIONS)
+    return context_bytes(native_program, part, n_outputs)
+
+
+def create_context(native_program: NativeProgram, params: Any, account: ContextAccount | None = None) -> Any:
+    """An ``iq_context *`` that is freed when it is collected; `account`: of a memory limit, for streamed weights.
 
     Raises:
         ResourceError: there is not enough memory, or no thread can be started; the message says what would fit.
     """
-    stream = native_program.stream
-    if stream is not None:
-        return _create_streamed(native_program, stream, params)
-    _check_memory(native_program, params)
-    return _create(native_program, params, lambda: None)
+    if account is None:
+        _check_memory(native_program, params)
+        return _create(native_program, params, lambda: None)
+    assert native_program.stream is not None
+    params.small_pages = 1
+    try:
+        context = _create(native_program, params, account.close)
+    except BaseException:
+        account.close()
+        raise
+    check(lib.iq_context_use_stream, context, native_program.stream.handle)
+    return context
 
 
 def _create(native_program: NativeProgram, params: Any, freed: Callable[[], object]) -> Any:
@@ -79,19 +98,6 @@ def _create(native_program: NativeProgram, params: Any, freed: Callable[[], obje
         freed()
 
     return ffi.gc(out[0], free)
-
-
-def _create_streamed(native_program: NativeProgram, stream: Stream, params: Any) -> Any:
-    """The same, on the account of a memory limit."""
-    n_bytes = context_bytes(native_program, params, stream.n_outputs)
-    stream.take(n_bytes)
-    try:
-        context = _create(native_program, params, lambda: stream.give(n_bytes))
-    except BaseException:
-        stream.give(n_bytes)
-        raise
-    check(lib.iq_context_use_stream, context, stream.handle)
-    return context
 
 
 def _check_memory(native_program: NativeProgram, params: Any) -> None:

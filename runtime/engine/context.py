@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from iqrun.engine.account import ContextAccount
 from iqrun.engine.allocation import N_BATCH, KVType, context_params, create_context
 from iqrun.engine.lowering import NativeProgram
 from iqrun.engine.steps import Batch, Floats, Ints, Steps, Visit, Way
@@ -19,6 +20,8 @@ from iqrun.native import check, ffi, lib, pointer
 from iqrun.program import Program
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
+_SLACK = 256  # more than the positions that a sequence takes besides its tokens: it begins a block, or copies one
+
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -58,14 +61,15 @@ class Context:
         self.n_ctx, self.n_seq, self.n_threads = n_ctx, n_seq, n_threads
         self.n_batch: int = params.n_batch
         self.kv_type: KVType = kv_type
-        self._steps: Steps | None = Steps(create_context(native_program, params), native_program.program)
+        stream = native_program.stream
+        self._account = None if stream is None else ContextAccount(native_program, stream, params)
+        handle = create_context(native_program, params, self._account)
+        self._steps: Steps | None = Steps(handle, native_program.program)
         self.tokens: list[list[int]] = [[] for _ in range(n_seq)]
         self._lock = Lock()  # held while the engine computes
-        self._turn: AbstractContextManager[object] = (
-            nullcontext() if native_program.stream is None else native_program.stream.turn
-        )
+        self._turn: AbstractContextManager[object] = nullcontext() if stream is None else stream.turn
         self._cancel_lock = Lock()  # held while the engine is cancelled or taken away
-        self._n_outputs = None if native_program.stream is None else native_program.stream.n_outputs
+        self._n_outputs = None if stream is None else stream.n_outputs
         self._cancelled = self._closing = False
         self._pid = os.getpid()
 
@@ -124,6 +128,7 @@ class Context:
             for piece in self._pieces(wanted):
                 n_out = int(wanted[piece].sum())
                 batch = Batch(tokens[piece], owners[piece], wanted[piece], way)
+                self._count(len(tokens[piece]))
                 steps.run(batch, out[filled : filled + n_out])
                 self._append(tokens[piece], owners[piece])
                 filled += n_out
@@ -140,6 +145,7 @@ class Context:
         out = np.empty(self.n_vocab, np.float32)
         with self._using() as steps:
             self._check_fits(len(self.tokens[0]), 1)
+            self._count(1)
             steps.run_one(int(token), out)
             self.tokens[0].append(int(token))
         return out
@@ -151,6 +157,7 @@ class Context:
         with self._using() as steps, self._all_or_nothing():
             self._check_room(owners)
             for piece in self._pieces(np.zeros(len(tokens), np.bool_)):
+                self._count(len(tokens[piece]))
                 steps.trace(Batch(tokens[piece], owners[piece], np.ones(len(tokens[piece]), np.bool_)), ops, visit)
                 self._append(tokens[piece], owners[piece])
 
@@ -189,6 +196,7 @@ class Context:
             ContextFullError: no KV block is free for the part that cannot be shared.
         """
         with self._using() as steps:
+            self._count(0)
             check(lib.iq_seq_copy, steps.handle, source, target, length)
             self.tokens[target] = self.tokens[source][:length]
 
@@ -212,6 +220,7 @@ class Context:
         with self._using() as steps:
             others = sum(len(held) for held in self.tokens) - len(self.tokens[seq])
             self._check_fits(others, len(tokens))
+            self._count(0, n_cached=len(tokens))
             state = pointer(data, "const void *")
             check(lib.iq_seq_import, steps.handle, seq, len(tokens), state, data.size)
             self.tokens[seq] = tokens.tolist()
@@ -282,6 +291,15 @@ class Context:
                 f"{n_held} + {n_tokens} tokens do not fit in a context of {self.n_ctx}: "
                 "shorten the text or load the model with a larger n_ctx"
             )
+
+    def _count(self, n_tokens: int, n_cached: int = 0) -> None:
+        """Under a memory limit: tells what a step of so many tokens will touch, or the writing of so many positions."""
+        if self._account is None or self._steps is None:
+            return
+        n_new, n_used = n_tokens + n_cached, len(self.tokens[0])
+        if self.n_seq > 1:
+            n_used = self.n_ctx - lib.iq_kv_free(self._steps.handle) + _SLACK * self.n_seq
+        self._account.touch(n_tokens, n_used + n_new)
 
     def _truncate(self, seq: int, length: int) -> None:
         """Also where Ctrl-C came between the engine's work and our note of it."""

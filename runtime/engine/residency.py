@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from iqrun import machine
-from iqrun.engine.allocation import context_bytes
+from iqrun.engine.allocation import context_bytes, used_bytes
 from iqrun.engine.lowering import NativeProgram
 from iqrun.errors import ResourceError
 from iqrun.native import ffi, lib
 
-PIECE_BYTES = 1 << 20  # large enough that a disk reads at its full speed
-N_SLOT = 12  # pieces that are read ahead
+PIECE_BYTES = 2 << 20  # large enough that a disk reads at its full speed
+N_SLOT = 5  # pieces that are read ahead
 N_READER = 4  # a disk needs several reads at once to show its speed
-_GROWTH_BYTES = 16_000_000  # what a process takes after loading: imports, texts, page tables
+_GROWTH_BYTES = 12_000_000  # what a process takes after loading: imports, texts, page tables
 _FREE_SHARE = 0.85  # of the memory that is free: other programs grow, too
 _BATCHES = (128, 64, 32, 16)  # tokens in one step; a prompt is read in few steps, and their buffers take memory
 _BATCH_SHARE = 8  # at most this part of the limit for them
@@ -37,10 +37,11 @@ class MemoryPlan:
     Attributes:
         limit: what the process may use in all.
         process: used before the model runs, and kept for what Python will add.
-        context: one context: KV cache and buffers.
+        context: one context when it is full: KV cache and buffers.
+        begun: what it uses of that at first.
         read_ahead: weights in memory for a moment.
-        resident: weights that stay in memory.
-        streamed: weights read from the disk for each generated token; of experts, on average.
+        resident: weights that stay in memory at first; they make room for a context that fills up.
+        streamed: weights read from the disk for each generated token at first; of experts, on average.
         n_batch: most tokens in one step.
         n_outputs: most tokens in one step whose logits are wanted.
         pieces_resident: of each piece of the weights, in the order of a step, whether it is resident.
@@ -49,6 +50,7 @@ class MemoryPlan:
     limit: int
     process: int
     context: int
+    begun: int
     read_ahead: int
     resident: int
     streamed: int
@@ -59,12 +61,22 @@ class MemoryPlan:
     @property
     def free(self) -> int:
         """What the account leaves."""
-        return self.limit - self.process - self.context - self.read_ahead - self.resident
+        return self.limit - self.process - self.begun - self.read_ahead - self.resident
+
+    @property
+    def streamed_when_full(self) -> int:
+        """As `streamed`, when the context is full."""
+        return self.streamed + min(self.resident, max(0, self.context - self.begun - self.free))
+
+    @property
+    def _later(self) -> str:
+        later = self.streamed_when_full
+        return "" if later < 1.1 * self.streamed else f" ({_mb(later)} when the context is full)"
 
     def __str__(self) -> str:
         return (
             f"runs within {_mb(self.limit)} of memory: {_mb(self.resident)} of its weights stay there, "
-            f"{_mb(self.streamed)} are read from the disk for each token"
+            f"{_mb(self.streamed)} are read from the disk for each token{self._later}"
         )
 
 
@@ -133,13 +145,15 @@ def plan_memory(
             f"{_mb(context)} for a context of {params.n_ctx} tokens, {_mb(read_ahead)} to read ahead, {_mb(process)} "
             "for the program itself; a smaller context needs less"
         )
-    resident = choose_resident(pieces, room)
+    begun = used_bytes(native_program, params, n_outputs, 1, 1)
+    resident = choose_resident(pieces, room + context - begun)
     kept = sum(size for (size, _), stays in zip(pieces, resident, strict=True) if stays)
     read = sum(size * share for (size, share), stays in zip(pieces, resident, strict=True) if not stays)
     return MemoryPlan(
         limit=limit,
         process=process,
         context=context,
+        begun=begun,
         read_ahead=read_ahead,
         resident=kept,
         streamed=round(read),

@@ -8,7 +8,7 @@ from threading import Lock, RLock
 from typing import Any
 
 from iqrun.engine.lowering import NativeProgram
-from iqrun.engine.residency import N_READER, N_SLOT, PIECE_BYTES
+from iqrun.engine.residency import N_READER, N_SLOT, PIECE_BYTES, pieces_of
 from iqrun.errors import ResourceError
 from iqrun.native import check, ffi, lib
 
@@ -42,7 +42,7 @@ class Stream:
             piece_bytes: what is read at once.
             n_slot: pieces that may be in memory without being resident.
             n_reader: threads that read.
-            context_bytes: what contexts may take before resident weights must make room for them.
+            context_bytes: what contexts may use before resident weights must make room for them.
             n_outputs: most logits in one step, on which that number counts.
 
         Raises:
@@ -52,7 +52,10 @@ class Stream:
             UnsupportedModelError: this system has no streams, or the model has too wide a matrix for them.
         """
         self.turn, self.n_outputs = Lock(), n_outputs
-        self._context_bytes, self._account = context_bytes, RLock()  # a context may be collected anywhere
+        self._account = RLock()  # over these: a context may be collected anywhere
+        self._free, self._reserved = context_bytes, 0
+        pieces = zip(pieces_of(native_program, piece_bytes), pieces_resident, strict=True)
+        self._resident = sum(piece.bytes for piece, stays in pieces if stays)
         program = native_program.program
         descriptors, paths = program.reopen()
         names = [ffi.new("char[]", os.fsencode(path)) for path in paths]
@@ -95,34 +98,36 @@ class Stream:
                 check(lib.iq_stream_load, self.handle, _LOAD_BYTES, left)
                 on_progress(total - left[0], total)
 
-    def take(self, n_bytes: int) -> None:
-        """Makes room for a context; where the account has none left, fewer weights stay in memory from now on.
+    def reserve(self, n_bytes: int) -> None:
+        """Promises memory to a context, which will `use` it.
 
         Raises:
-            ResourceError: there is not enough.
+            ResourceError: there is not so much, even if no weights stay in memory.
         """
         with self._account:
-            missing = n_bytes - self._context_bytes
-            if missing > 0:
-                self._context_bytes += self._shrink(missing)
-            if n_bytes > self._context_bytes:
+            if self._reserved + n_bytes > self._free + self._resident:
                 raise ResourceError(
                     f"the memory limit has no room for another context of {n_bytes / 1e6:.0f} MB: close a session, or "
                     "load the model with more memory or a smaller n_ctx"
                 )
-            self._context_bytes -= n_bytes
+            self._reserved += n_bytes
 
-    def give(self, n_bytes: int) -> None:
-        """Notes that a context is gone."""
+    def use(self, n_bytes: int) -> None:
+        """Counts memory that was promised; where none is free, fewer weights stay from now on. `turn` is held."""
         with self._account:
-            self._context_bytes += n_bytes
+            if n_bytes > self._free:
+                freed = ffi.new("uint64_t *")
+                check(lib.iq_stream_shrink, self.handle, n_bytes - self._free, freed)
+                self._free += freed[0]
+                self._resident -= freed[0]
+            self._free -= n_bytes
+            self._reserved -= n_bytes
 
-    def _shrink(self, n_bytes: int) -> int:
-        freed = ffi.new("uint64_t *")
-        with self.turn:
-            check(lib.iq_stream_shrink, self.handle, n_bytes, freed)
-        n_freed: int = freed[0]
-        return n_freed
+    def give(self, n_used: int, n_reserved: int) -> None:
+        """Notes that a context is gone, which used so much of what was promised, and not the rest."""
+        with self._account:
+            self._free += n_used
+            self._reserved -= n_reserved
 
     def close(self) -> None:
         """Stops the reading and frees the memory, when no context uses it any more; safe to call twice."""

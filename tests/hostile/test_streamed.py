@@ -35,7 +35,7 @@ import iqrun
 from iqrun.model import plan_file
 def load(path, n_ctx=256):
     plan = plan_file(path, 1 << 40, n_ctx=n_ctx, n_threads=2)
-    limit = plan.limit - plan.free - plan.resident + 8_000_000
+    limit = plan.limit - plan.free - plan.resident - plan.begun + plan.context + 8_000_000
     model = iqrun.load(path, n_ctx=n_ctx, n_threads=2, memory=limit)
     assert model.streaming.streamed > 5_000_000
     return model

@@ -123,6 +123,7 @@ static iq_status check_size(const iq_program *p, const iq_context_params *params
 }
 
 static iq_status build(iq_context *c, iq_error *error) {
+    c->memory.small_pages = c->params.small_pages != 0;
     allocate(c, c->program, &c->memory, &c->params);
     if (c->memory.failed) {
         return iq_fail(error, IQ_ERR_MEMORY,

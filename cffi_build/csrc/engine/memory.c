@@ -31,6 +31,23 @@ static uint64_t count_item(iq_memory *memory, uint64_t count, uint64_t size) {
     return whole;
 }
 
+#ifdef MADV_HUGEPAGE
+/* About the huge pages that lie inside of some memory. */
+static void advise(void *data, uint64_t bytes, int advice) {
+    const uintptr_t first = iq_round_up((uintptr_t)data, IQ_HUGE_PAGE);
+    const uintptr_t end = ((uintptr_t)data + bytes) / IQ_HUGE_PAGE * IQ_HUGE_PAGE;
+    if (end > first) madvise((void *)first, end - first, advice);
+}
+#endif
+
+static void refuse_huge_pages(void *data, uint64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    advise(data, bytes, MADV_NOHUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+
 void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
     const uint64_t whole = count_item(memory, count, size);
     if (memory->counting || memory->failed) return NULL;
@@ -39,16 +56,15 @@ void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
         memory->failed = true;
         return NULL;
     }
+    if (memory->small_pages) refuse_huge_pages(item, whole);
     item->older = memory->newest;
     memory->newest = item;
     return item + 1;
 }
 
-void iq_memory_wish_huge_pages(void *data, uint64_t bytes) {
+void iq_wish_huge_pages(void *data, uint64_t bytes) {
 #ifdef MADV_HUGEPAGE
-    const uintptr_t first = iq_round_up((uintptr_t)data, IQ_HUGE_PAGE);
-    const uintptr_t end = ((uintptr_t)data + bytes) / IQ_HUGE_PAGE * IQ_HUGE_PAGE;
-    if (data && end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);
+    if (data) advise(data, bytes, MADV_HUGEPAGE);
 #else
     (void)data, (void)bytes;
 #endif

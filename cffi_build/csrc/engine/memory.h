@@ -8,6 +8,7 @@ typedef struct {
     uint64_t bytes; /* sum over all items as allocated; UINT64_MAX after an overflow */
     bool counting;  /* add up only: iq_memory_take returns NULL */
     bool failed;    /* an allocation failed, or the sum overflowed */
+    bool small_pages; /* take no huge ones, whatever the system would give: only what is used shall count */
     void *newest;   /* chain of items */
 } iq_memory;
 
@@ -21,7 +22,7 @@ void *iq_memory_take_zeroed(iq_memory *memory, uint64_t count, uint64_t size);
 
 /* Asks for huge pages for an item that is read in long runs, which makes that up to 1.7 times as fast. A wish, and only
  * where the system leaves it to us. `data` may be NULL. */
-void iq_memory_wish_huge_pages(void *data, uint64_t bytes);
+void iq_wish_huge_pages(void *data, uint64_t bytes);
 
 void iq_memory_free(iq_memory *memory);
 

@@ -72,6 +72,17 @@ static iq_status cut_pieces(iq_stream *s, const iq_stream_spec *spec, iq_error *
     return IQ_OK;
 }
 
+/* Gives resident pieces their rooms, those of experts or the others; returns where the last one ends. */
+static uint8_t *place_resident(iq_stream *s, bool choices, uint8_t *at) {
+    for (uint32_t i = 0; i < s->n_piece; i++) {
+        iq_stream_piece *piece = &s->pieces[i];
+        if (!piece->resident || piece->is_choice != choices) continue;
+        piece->room = at;
+        at += piece->what.bytes;
+    }
+    return at;
+}
+
 /* Pages of the arena take memory when they are first read into. Direct reads into huge pages are nearly twice as fast: each
  * is one address for the disk instead of hundreds. */
 static iq_status map_arena(iq_stream *s, iq_error *error) {
@@ -91,13 +102,9 @@ static iq_status map_arena(iq_stream *s, iq_error *error) {
     }
     madvise(s->arena, s->arena_bytes, MADV_DONTFORK);
     uint8_t *const first = (uint8_t *)iq_round_up((uintptr_t)s->arena, IQ_HUGE_PAGE);
-    iq_memory_wish_huge_pages(first, resident + slots);
-    uint8_t *at = first;
-    for (uint32_t i = 0; i < s->n_piece; i++) {
-        if (!s->pieces[i].resident) continue;
-        s->pieces[i].room = at;
-        at += s->pieces[i].what.bytes;
-    }
+    iq_wish_huge_pages(first, resident + slots);
+    uint8_t *at = place_resident(s, false, first);
+    place_resident(s, true, at); /* what is given up first, at the end */
     for (at = first + resident; s->n_free < s->n_slot; at += largest) s->slots[s->n_free++] = at;
     return IQ_OK;
 }

@@ -44,21 +44,11 @@ iq_status iq_stream_load(iq_stream *s, uint64_t max_bytes, uint64_t *left, iq_er
 
 uint64_t iq_stream_bytes_read(const iq_stream *s) { return atomic_load_explicit(&s->n_read, memory_order_relaxed); }
 
-static uint32_t common_divisor(uint32_t a, uint32_t b) { return b == 0 ? a : common_divisor(b, a % b); }
-
-/* A step by which one comes to every number below n, the first ones far from each other. */
-static uint32_t wide_step(uint32_t n) {
-    uint32_t step = (uint32_t)(n * 0.618) + 1;
-    while (common_divisor(step, n) != 1) step++;
-    return step;
-}
-
-static uint64_t give_up(iq_stream *s, uint64_t bytes) {
-    const uint32_t n = s->n_piece, step = n > 0 ? wide_step(n) : 0;
+static uint64_t give_up(iq_stream *s, bool choices, uint64_t bytes) {
     uint64_t freed = 0;
-    for (uint32_t i = 0, at = 0; i < n && freed < bytes; i++, at = (uint32_t)(((uint64_t)at + step) % n)) {
-        iq_stream_piece *piece = &s->pieces[at];
-        if (!piece->resident || iq_stream_state(piece) == IQ_READING) continue;
+    for (uint32_t i = s->n_piece; i-- > 0 && freed < bytes;) {
+        iq_stream_piece *piece = &s->pieces[i];
+        if (!piece->resident || piece->is_choice != choices || iq_stream_state(piece) == IQ_READING) continue;
         madvise(piece->room, piece->what.bytes, MADV_DONTNEED);
         atomic_store_explicit(&piece->state, IQ_ABSENT, memory_order_relaxed);
         piece->resident = false;
@@ -71,7 +61,8 @@ iq_status iq_stream_shrink(iq_stream *s, uint64_t bytes, uint64_t *freed, iq_err
     const iq_status status = iq_stream_enter(s, error);
     if (status != IQ_OK) return status;
     pthread_mutex_lock(&s->lock);
-    *freed = give_up(s, bytes);
+    *freed = give_up(s, true, bytes); /* from the end of the arena: whole huge pages become free */
+    if (*freed < bytes) *freed += give_up(s, false, bytes - *freed);
     pthread_mutex_unlock(&s->lock);
     iq_stream_leave(s, false); /* the readers may be past a piece that is now absent */
     return IQ_OK;
