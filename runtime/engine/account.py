@@ -28,8 +28,12 @@ class ContextAccount:
         self._n_rows = self._n_positions = self._used = 0
         self._whole = context_bytes(native_program, params, stream.n_outputs)
         stream.reserve(self._whole)
-        with stream.turn:
-            self.touch(1, 1)
+        try:
+            with stream.turn:
+                self.touch(1, 1)
+        except BaseException:
+            self.close()
+            raise
 
     def touch(self, n_rows: int, n_positions: int) -> None:
         """Counts a step of `n_rows` tokens, with which `n_positions` of the KV cache are used; it is our turn."""

@@ -81,7 +81,7 @@ def create_context(native_program: NativeProgram, params: Any, account: ContextA
     except BaseException:
         account.close()
         raise
-    check(lib.iq_context_use_stream, context, native_program.stream.handle)
+    native_program.stream.attach(context)
     return context
 
 

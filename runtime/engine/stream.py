@@ -9,7 +9,7 @@ from typing import Any
 
 from iqrun.engine.lowering import NativeProgram
 from iqrun.engine.residency import N_READER, N_SLOT, PIECE_BYTES, pieces_of
-from iqrun.errors import ResourceError
+from iqrun.errors import ClosedError, ResourceError
 from iqrun.native import check, ffi, lib
 
 _LOAD_BYTES = 16 << 20  # between two reports
@@ -54,8 +54,6 @@ class Stream:
         self.turn, self.n_outputs = Lock(), n_outputs
         self._account = RLock()  # over these: a context may be collected anywhere
         self._free, self._reserved = context_bytes, 0
-        pieces = zip(pieces_of(native_program, piece_bytes), pieces_resident, strict=True)
-        self._resident = sum(piece.bytes for piece, stays in pieces if stays)
         program = native_program.program
         descriptors, paths = program.reopen()
         names = [ffi.new("char[]", os.fsencode(path)) for path in paths]
@@ -75,6 +73,8 @@ class Stream:
             _close_all(descriptors)
 
         self.handle: Any = ffi.gc(out[0], free)
+        pieces = zip(pieces_of(native_program, piece_bytes), pieces_resident, strict=True)
+        self._resident = sum(piece.bytes for piece, stays in pieces if stays)
 
     @property
     def bytes_read(self) -> int:
@@ -113,15 +113,28 @@ class Stream:
             self._reserved += n_bytes
 
     def use(self, n_bytes: int) -> None:
-        """Counts memory that was promised; where none is free, fewer weights stay from now on. `turn` is held."""
+        """Counts memory that was promised; where none is free, fewer weights stay from now on. `turn` is held.
+
+        Raises:
+            ClosedError: the stream was closed meanwhile.
+        """
         with self._account:
             if n_bytes > self._free:
                 freed = ffi.new("uint64_t *")
-                check(lib.iq_stream_shrink, self.handle, n_bytes - self._free, freed)
+                check(lib.iq_stream_shrink, self._opened(), n_bytes - self._free, freed)
                 self._free += freed[0]
                 self._resident -= freed[0]
             self._free -= n_bytes
             self._reserved -= n_bytes
+
+    def attach(self, context: Any) -> None:
+        """Lets a native context take its weights from here.
+
+        Raises:
+            ClosedError: the stream was closed meanwhile.
+        """
+        with self._account:
+            check(lib.iq_context_use_stream, context, self._opened())
 
     def give(self, n_used: int, n_reserved: int) -> None:
         """Notes that a context is gone, which used so much of what was promised, and not the rest."""
@@ -131,9 +144,15 @@ class Stream:
 
     def close(self) -> None:
         """Stops the reading and frees the memory, when no context uses it any more; safe to call twice."""
-        if self.handle is not None:
+        with self._account:
             handle, self.handle = self.handle, None
+        if handle is not None:
             ffi.release(handle)
+
+    def _opened(self) -> Any:
+        if self.handle is None:
+            raise ClosedError("this model is closed; load it again")
+        return self.handle
 
 
 def _close_all(descriptors: Sequence[int]) -> None:
