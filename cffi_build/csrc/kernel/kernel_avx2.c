@@ -12,6 +12,7 @@ IQ_TARGET_BEGIN("avx2,fma,f16c")
 #define KERNEL_ISA "avx2"
 #define KERNELS iq_kernels_avx2
 #define GEMV_TOKENS 4
+#define MATMUL_SHAPES "kernel/matmul_avx2.inc.h"
 #define FLOAT_ROWS 3
 #define FLOAT_TOKENS 4
 

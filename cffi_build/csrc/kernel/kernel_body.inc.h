@@ -63,10 +63,14 @@ IQ_INLINE bool few_tokens(const iq_matmul_task *task) {
     return task->shape == IQ_SHAPE_AUTO ? task->n_tokens <= FEW_TOKENS : task->shape == IQ_SHAPE_FEW;
 }
 
+#ifndef GEMV
+#define GEMV(name, task) gemv_shape(unpacker_##name, task)
+#endif
+
 #define DEFINE_MATMUL(id, name)                                                                                        \
     static void matmul_##name(const iq_matmul_task *task) {                                                            \
         if (few_tokens(task))                                                                                          \
-            gemv_shape(unpacker_##name, task);                                                                         \
+            GEMV(name, task);                                                                                          \
         else                                                                                                           \
             gemm_shape(unpacker_##name, task);                                                                         \
     }

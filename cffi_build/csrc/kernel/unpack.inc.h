@@ -124,12 +124,16 @@ IQ_INLINE void scales_ks(uint64_t bytes, iq_slot_order order, int shift, f32x16 
 }
 
 /* Q4_K, Q5_K: see format/k_scales.h; eight scales and eight minima as bytes. */
-IQ_INLINE void scales_k(const uint8_t *packed, const uint8_t *d, const uint8_t *dmin, f32x16 *sw, f32x16 *offset) {
+IQ_INLINE void k_scale_bytes(const uint8_t *packed, uint64_t *scales, uint64_t *mins) {
     const uint32_t a = iq_load_u32(packed), b = iq_load_u32(packed + 4), c = iq_load_u32(packed + 8);
     const uint32_t scale_high = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030);
     const uint32_t min_high = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
-    const uint64_t scales = (a & 0x3f3f3f3f) | (uint64_t)scale_high << 32;
-    const uint64_t mins = (b & 0x3f3f3f3f) | (uint64_t)min_high << 32;
+    *scales = (a & 0x3f3f3f3f) | (uint64_t)scale_high << 32;
+    *mins = (b & 0x3f3f3f3f) | (uint64_t)min_high << 32;
+}
+IQ_INLINE void scales_k(const uint8_t *packed, const uint8_t *d, const uint8_t *dmin, f32x16 *sw, f32x16 *offset) {
+    uint64_t scales, mins;
+    k_scale_bytes(packed, &scales, &mins);
     *sw = f32x16_mul(f32x16_splat_first_f16(d), slots_f32(slots_pair_bytes(scales, IQ_ORDER_NIBBLE32)));
     const f32x16 min = f32x16_mul(f32x16_splat_first_f16(dmin), slots_f32(slots_pair_bytes(mins, IQ_ORDER_NIBBLE32)));
     *offset = f32x16_sub(f32x16_zero(), min);

@@ -1,0 +1,123 @@
+/* What formats share of their contribution to gemv_avx2_shape.inc.h. The layouts are those of format/<format>.h; a
+ * vector joins what belongs to the same columns of the superblock's halves. */
+
+/* ---- layouts of codes: 32-blocks b and b + 4 --------------------------------------------------------------------- */
+
+/* 16 bytes at a and 16 at b. Two loads and a blend: vinserti128 would need a pipe that the look-ups need. */
+IQ_INLINE __m256i join16(const uint8_t *a, const uint8_t *b) {
+    const __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)a));
+    return _mm256_blend_epi32(low, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)b)), 0xf0);
+}
+IQ_INLINE __m256i nibble_of(__m256i bytes, bool high) {
+    return _mm256_and_si256(high ? _mm256_srli_epi16(bytes, 4) : bytes, _mm256_set1_epi8(15));
+}
+/* Bits of each byte moved from bit `from` to bit `to`; those shifted in are undefined. */
+IQ_INLINE __m256i bits_to(__m256i a, int from, int to) {
+    return from > to ? _mm256_srli_epi16(a, from - to) : from < to ? _mm256_slli_epi16(a, to - from) : a;
+}
+IQ_INLINE __m256i bits_of(__m256i a, int mask) { return _mm256_and_si256(a, _mm256_set1_epi8((char)mask)); }
+
+/* qs[32h + j], weights 32b + j of half h at bits 2b: the bits of block b in a nibble, at its bits 0..1 or 2..3 */
+IQ_INLINE code_pair crumb_nibbles(const uint8_t *qs, int b) {
+    return (code_pair){nibble_of(join16(qs, qs + 32), b >= 2), nibble_of(join16(qs + 16, qs + 48), b >= 2)};
+}
+/* Byte 16n + j: the weights j of sub-blocks 2n (low nibble) and 2n + 1 */
+IQ_INLINE code_pair nibbles_16_apart(const uint8_t *qs, int b) {
+    const __m256i bytes = join16(qs + 16 * b, qs + 16 * b + 64);
+    return (code_pair){nibble_of(bytes, false), nibble_of(bytes, true)};
+}
+/* Byte 32c + j: the weights j of 32-blocks 2c (low nibble) and 2c + 1 */
+IQ_INLINE code_pair nibbles_32_apart(const uint8_t *qs, int b) {
+    const uint8_t *p = qs + 32 * (b / 2);
+    return (code_pair){nibble_of(join16(p, p + 64), b % 2), nibble_of(join16(p + 16, p + 80), b % 2)};
+}
+/* Byte j, bit n: one more bit of weight j of 32-block n; here at bit b of each byte */
+IQ_INLINE __m256i upper_bit(const uint8_t *qh) {
+    const __m256i by = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
+    return _mm256_srlv_epi32(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qh)), by);
+}
+IQ_INLINE code_pair upper_bits(const uint8_t *qh) { return (code_pair){upper_bit(qh), upper_bit(qh + 16)}; }
+/* Byte 32h + j, bits 2b: two more bits of weight 32b + j of half h */
+IQ_INLINE code_pair upper_crumbs(const uint8_t *qh) {
+    return (code_pair){join16(qh, qh + 32), join16(qh + 16, qh + 48)};
+}
+
+IQ_INLINE code_pair look_up(const int8_t *table, code_pair index) {
+    const lut16 t = lut16_u7(table);
+    return (code_pair){lookup16(index.x, t), lookup16(index.y, t)};
+}
+IQ_INLINE __m256i index_3bit(__m256i nibble, __m256i high, int b) { /* see table_3bit */
+    const int at = b % 2 ? 1 : 2;
+    return _mm256_or_si256(bits_of(nibble, b % 2 ? 12 : 3), bits_of(bits_to(high, b, at), 1 << at));
+}
+IQ_INLINE code_pair look_up_3bit(const table_3bit *table, const uint8_t *qs, const uint8_t *qh, int b) {
+    const code_pair low = crumb_nibbles(qs, b), high = upper_bits(qh);
+    const code_pair index = {index_3bit(low.x, high.x, b), index_3bit(low.y, high.y, b)};
+    return look_up(b % 2 ? table->high : table->low, index);
+}
+IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b) {
+    const code_pair low = nibbles_32_apart(qs, b), high = upper_bits(qh);
+    const lut32 t = lut32_s8(iq5_values);
+    return (code_pair){lookup32(low.x, high.x, b, t), lookup32(low.y, high.y, b, t)};
+}
+IQ_INLINE __m256i join_bits(__m256i nibble, __m256i high, int at, int mask) {
+    return _mm256_or_si256(nibble, bits_of(bits_to(high, at, 4), mask));
+}
+
+/* ---- scales ------------------------------------------------------------------------------------------------------ */
+
+IQ_INLINE __m256 splat_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)iq_load_u16(p))); }
+IQ_INLINE __m256i words_of(__m128i bytes) { return _mm256_cvtepi8_epi16(bytes); }
+IQ_INLINE __m128i each_twice(__m128i bytes) { return _mm_unpacklo_epi8(bytes, bytes); }
+IQ_INLINE __m128i low8(uint64_t bytes) { return _mm_cvtsi64_si128((long long)bytes); }
+
+/* The words whose bit of `bits` is set: all ones */
+IQ_INLINE __m256i words_set(uint32_t bits) {
+    const __m256i bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768);
+    return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)bits), bit), bit);
+}
+/* The same, a bit for each two words */
+IQ_INLINE __m256i word_pairs_set(uint32_t bits) {
+    const __m256i bit = _mm256_setr_epi16(1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64, 64, 128, 128);
+    return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)bits), bit), bit);
+}
+
+/* scale * (base + (set ? shift : 0)) */
+IQ_INLINE int_scales shifted_scales(__m256i scale, __m256i set, int base, int shift) {
+    const __m256i moved = _mm256_and_si256(set, _mm256_set1_epi16((short)shift));
+    const __m256i offset = _mm256_add_epi16(moved, _mm256_set1_epi16((short)base));
+    return (int_scales){.scale = scale, .offset = _mm256_mullo_epi16(scale, offset)};
+}
+IQ_INLINE int_scales with_d(int_scales s, const uint8_t *d) {
+    s.d = splat_f16(d);
+    return s;
+}
+
+/* IQ4_K, IQ5_K: a nibble and two upper bits per sub-block, minus 32. */
+IQ_INLINE __m256i scale_words_4_2(const uint8_t *low, const uint8_t *high) {
+    const __m128i low_table = _mm_set1_epi32(0x1000f0e0);
+    const __m128i high_table = _mm_setr_epi32((int)0xe0e0e0e0, (int)0xf0f0f0f0, 0x00000000, 0x10101010);
+    const __m128i pairs = nibbles_of(iq_load_u32(high));
+    const __m128i upper = _mm_unpacklo_epi8(_mm_shuffle_epi8(low_table, pairs), _mm_shuffle_epi8(high_table, pairs));
+    return words_of(_mm_add_epi8(nibbles_of(iq_load_u64(low)), upper));
+}
+/* IQ2_KS, IQ3_KS: a nibble and a fifth bit per 32-block, minus 16. */
+IQ_INLINE __m256i fifth_joined(__m256i nibbles, uint32_t fifth) {
+    const __m256i missing = _mm256_andnot_si256(word_pairs_set(fifth), _mm256_set1_epi16(16));
+    return _mm256_sub_epi16(nibbles, missing);
+}
+/* IQ4_KS, IQ5_KS: see scales_ks. */
+IQ_INLINE int_scales int_scales_ks(uint64_t bytes, int shift) {
+    const __m256i words = _mm256_cvtepu8_epi16(each_twice(low8(bytes)));
+    const __m256i odd = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_and_si256(words, _mm256_set1_epi16(1)));
+    const __m256i even = _mm256_and_si256(words, _mm256_set1_epi16(254));
+    return shifted_scales(_mm256_add_epi16(even, _mm256_set1_epi16(-127)), odd, 0, shift);
+}
+/* Q4_K, Q5_K: eight scales and eight minima. */
+IQ_INLINE int_scales int_scales_k(const uint8_t *packed, const uint8_t *d, const uint8_t *dmin) {
+    uint64_t scales, mins;
+    k_scale_bytes(packed, &scales, &mins);
+    int_scales s = {.scale = words_of(each_twice(low8(scales))), .offset = words_of(each_twice(low8(mins)))};
+    s.dmin = splat_f16(dmin);
+    return with_d(s, d);
+}

@@ -1,0 +1,140 @@
+/* The formats of gemv_avx2_shape.inc.h, one after the other. */
+
+/* ---- 2- and 3-bit codes ------------------------------------------------------------------------------------------ */
+
+IQ_INLINE int_scales int_scales_iq2_k(const uint8_t *block) {
+    const block_iq2_k *b = (const block_iq2_k *)block;
+    const __m256i scale = words_of(_mm_add_epi8(nibbles_of(iq_load_u64(b->scales)), _mm_set1_epi8(-8)));
+    return with_d(shifted_scales(scale, words_set(iq_load_u16(b->extra)), -31, IQ2_SHIFT), b->d);
+}
+IQ_INLINE code_pair int_codes_iq2_k(const uint8_t *block, int b) {
+    const int8_t *table = b % 2 ? iq2_k_table.high : iq2_k_table.low;
+    return look_up(table, crumb_nibbles(((const block_iq2_k *)block)->qs, b));
+}
+static const int_unpacker ints_iq2_k = {CODES_U6, false, int_scales_iq2_k, int_codes_iq2_k};
+
+IQ_INLINE int_scales int_scales_iq2_ks(const uint8_t *block) {
+    const block_iq2_ks *b = (const block_iq2_ks *)block;
+    const __m256i low = words_of(each_twice(nibbles_of(iq_load_u32(b->scales))));
+    return shifted_scales(fifth_joined(low, b->extra[1]), word_pairs_set(b->extra[0]), -31, IQ2_SHIFT);
+}
+IQ_INLINE code_pair int_codes_iq2_ks(const uint8_t *block, int b) {
+    const int8_t *table = b % 2 ? iq2_k_table.high : iq2_k_table.low;
+    return look_up(table, crumb_nibbles(((const block_iq2_ks *)block)->qs, b));
+}
+static const int_unpacker ints_iq2_ks = {CODES_U6, true, int_scales_iq2_ks, int_codes_iq2_ks};
+
+IQ_INLINE int_scales int_scales_iq3_k(const uint8_t *block) {
+    const block_iq3_k *b = (const block_iq3_k *)block;
+    const __m128i sizes = _mm_load_si128((const __m128i *)iq3_k_scales.i8);
+    const __m256i size = words_of(_mm_shuffle_epi8(sizes, nibbles_of(iq_load_u64(b->scales_l))));
+    const __m256i minus = words_set(iq_load_u16(b->scales_h));
+    const __m256i scale = _mm256_sub_epi16(_mm256_xor_si256(size, minus), minus);
+    return with_d(shifted_scales(scale, words_set(iq_load_u16(b->extra)), -63, IQ3_SHIFT), b->d);
+}
+IQ_INLINE code_pair int_codes_iq3_k(const uint8_t *block, int b) {
+    const block_iq3_k *p = (const block_iq3_k *)block;
+    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b);
+}
+static const int_unpacker ints_iq3_k = {CODES_UNSIGNED, false, int_scales_iq3_k, int_codes_iq3_k};
+
+IQ_INLINE int_scales int_scales_iq3_ks(const uint8_t *block) {
+    const block_iq3_ks *b = (const block_iq3_ks *)block;
+    const __m256i low = words_of(each_twice(low8(split_nibbles(iq_load_u32(b->scales)))));
+    return shifted_scales(fifth_joined(low, b->extra[0]), word_pairs_set(b->extra[1]), -63, IQ3_SHIFT);
+}
+IQ_INLINE code_pair int_codes_iq3_ks(const uint8_t *block, int b) {
+    const block_iq3_ks *p = (const block_iq3_ks *)block;
+    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b);
+}
+static const int_unpacker ints_iq3_ks = {CODES_UNSIGNED, true, int_scales_iq3_ks, int_codes_iq3_ks};
+
+/* ---- codebooks of 16, 32 and 64 ---------------------------------------------------------------------------------- */
+
+IQ_INLINE int_scales int_scales_iq4_k(const uint8_t *block) {
+    const block_iq4_k *b = (const block_iq4_k *)block;
+    const __m256i set = words_set(iq_load_u16(b->extra));
+    return with_d(shifted_scales(scale_words_4_2(b->scales_l, b->scales_h), set, 0, IQ4_SHIFT), b->d);
+}
+IQ_INLINE code_pair int_codes_iq4_k(const uint8_t *block, int b) {
+    return look_up(iq4_values, nibbles_16_apart(((const block_iq4_k *)block)->qs, b));
+}
+static const int_unpacker ints_iq4_k = {CODES_SIGNED, false, int_scales_iq4_k, int_codes_iq4_k};
+
+IQ_INLINE int_scales int_scales_iq4_ks(const uint8_t *block) {
+    return int_scales_ks(iq_load_u64(((const block_iq4_ks *)block)->scales), IQ4_SHIFT);
+}
+IQ_INLINE code_pair int_codes_iq4_ks(const uint8_t *block, int b) {
+    return look_up(iq4_values, nibbles_16_apart(((const block_iq4_ks *)block)->qs, b));
+}
+static const int_unpacker ints_iq4_ks = {CODES_SIGNED, true, int_scales_iq4_ks, int_codes_iq4_ks};
+
+IQ_INLINE int_scales int_scales_iq5_k(const uint8_t *block) {
+    const block_iq5_k *b = (const block_iq5_k *)block;
+    const __m256i set = words_set(iq_load_u16(b->extra));
+    return with_d(shifted_scales(scale_words_4_2(b->scales_l, b->scales_h), set, 0, IQ5_SHIFT), b->d);
+}
+IQ_INLINE code_pair int_codes_iq5_k(const uint8_t *block, int b) {
+    const block_iq5_k *p = (const block_iq5_k *)block;
+    return look_up_5bit(p->qs, p->qh, b);
+}
+static const int_unpacker ints_iq5_k = {CODES_SIGNED, false, int_scales_iq5_k, int_codes_iq5_k};
+
+IQ_INLINE int_scales int_scales_iq5_ks(const uint8_t *block) {
+    return int_scales_ks(iq_load_u64(((const block_iq5_ks *)block)->scales), IQ5_SHIFT);
+}
+IQ_INLINE code_pair int_codes_iq5_ks(const uint8_t *block, int b) {
+    const block_iq5_ks *p = (const block_iq5_ks *)block;
+    return look_up_5bit(p->qs, p->qh, b);
+}
+static const int_unpacker ints_iq5_ks = {CODES_SIGNED, true, int_scales_iq5_ks, int_codes_iq5_ks};
+
+IQ_INLINE int_scales int_scales_iq6_k(const uint8_t *block) {
+    const block_iq6_k *b = (const block_iq6_k *)block;
+    const __m256i scale = words_of(_mm_loadu_si128((const __m128i *)b->scales));
+    return with_d(shifted_scales(scale, words_set(iq_load_u16(b->extra)), 0, IQ6_SHIFT), b->d);
+}
+IQ_INLINE code_pair int_codes_iq6_k(const uint8_t *block, int b) {
+    const block_iq6_k *p = (const block_iq6_k *)block;
+    const code_pair low = nibbles_32_apart(p->qs, b), high = upper_crumbs(p->qh);
+    const lut64 t = lut64_s8(iq6_values);
+    return (code_pair){lookup64(low.x, high.x, 2 * b, t), lookup64(low.y, high.y, 2 * b, t)};
+}
+static const int_unpacker ints_iq6_k = {CODES_SIGNED, false, int_scales_iq6_k, int_codes_iq6_k};
+
+/* ---- K types: the codes are their values ------------------------------------------------------------------------- */
+
+IQ_INLINE int_scales int_scales_q4_k(const uint8_t *block) {
+    const block_q4_k *b = (const block_q4_k *)block;
+    return int_scales_k(b->scales, b->d, b->dmin);
+}
+IQ_INLINE code_pair int_codes_q4_k(const uint8_t *block, int b) {
+    return nibbles_32_apart(((const block_q4_k *)block)->qs, b);
+}
+static const int_unpacker ints_q4_k = {CODES_U6, true, int_scales_q4_k, int_codes_q4_k};
+
+IQ_INLINE int_scales int_scales_q5_k(const uint8_t *block) {
+    const block_q5_k *b = (const block_q5_k *)block;
+    return int_scales_k(b->scales, b->d, b->dmin);
+}
+IQ_INLINE code_pair int_codes_q5_k(const uint8_t *block, int b) {
+    const block_q5_k *p = (const block_q5_k *)block;
+    const code_pair low = nibbles_32_apart(p->qs, b), high = upper_bits(p->qh);
+    return (code_pair){join_bits(low.x, high.x, b, 16), join_bits(low.y, high.y, b, 16)};
+}
+static const int_unpacker ints_q5_k = {CODES_U6, true, int_scales_q5_k, int_codes_q5_k};
+
+IQ_INLINE int_scales int_scales_q6_k(const uint8_t *block) {
+    const block_q6_k *b = (const block_q6_k *)block;
+    const __m256i scale = words_of(_mm_loadu_si128((const __m128i *)b->scales));
+    const __m256i offset = _mm256_mullo_epi16(scale, _mm256_set1_epi16(-32));
+    return with_d((int_scales){.scale = scale, .offset = offset}, b->d);
+}
+IQ_INLINE code_pair int_codes_q6_k(const uint8_t *block, int b) {
+    const block_q6_k *p = (const block_q6_k *)block;
+    const uint8_t *ql = p->ql + 32 * (b % 2);
+    const code_pair high = upper_crumbs(p->qh);
+    const __m256i x = nibble_of(join16(ql, ql + 64), b >= 2), y = nibble_of(join16(ql + 16, ql + 80), b >= 2);
+    return (code_pair){join_bits(x, high.x, 2 * b, 48), join_bits(y, high.y, 2 * b, 48)};
+}
+static const int_unpacker ints_q6_k = {CODES_U6, false, int_scales_q6_k, int_codes_q6_k};
