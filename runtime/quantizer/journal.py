@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -78,7 +79,8 @@ class Journal:
 
     def close(self) -> None:
         """Lets go of the file; safe to call twice."""
-        self._file.close()
+        with suppress(OSError):  # of a line that the disk had no room for, which was told when it was added
+            self._file.close()
 
     def _append(self, line: Mapping[str, object]) -> None:
         self._file.write(json.dumps(line).encode("ascii") + b"\n")

@@ -38,7 +38,7 @@ run_tests() {
 
 # Every allocation and thread start fails once.
 run_faults() { # COMPILER FLAG...
-    local compiler=$1 wrapped=(malloc calloc realloc aligned_alloc pthread_create free)
+    local compiler=$1 wrapped=(malloc calloc realloc aligned_alloc free mmap munmap pthread_create)
     shift
     echo "== test_faults: $compiler $*"
     "$compiler" "${flags[@]}" "$@" "${small[@]}" quantize/*.c "$build"/native/*.o "$root/tests/c/test_faults.c" \

@@ -1,20 +1,23 @@
 /* Every allocation and thread start of the core fails once: each call then returns IQ_ERR_MEMORY or IQ_ERR_THREAD, the
  * object it worked on is usable or gone, and nothing leaks.
  *
- * Linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=pthread_create,--wrap=free */
+ * Linked with -Wl,--wrap= each of malloc, calloc, realloc, aligned_alloc, free, mmap, munmap, pthread_create. */
+#define _GNU_SOURCE 1 /* memfd_create */
 #include "base/fp16.h"
 #include "iqrun.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { N_VOCAB = 8, N_EMBD = 32, N_CTX = 128, N_TOKENS = 4, NEVER = 1 << 30 };
 
 /* ---- the failing allocator ------------------------------------------------------------------------------------- */
 
 static int left = NEVER; /* calls that still succeed before one fails */
-static int live;         /* allocations not freed yet */
+static int live;         /* allocations and maps not freed yet */
 static int failed;       /* how many calls were made to fail */
 
 static bool fails(void) {
@@ -42,6 +45,11 @@ void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 void __wrap_free(void *p);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *argument);
 
+void *__real_mmap(void *at, size_t bytes, int access, int flags, int file, off_t offset);
+int __real_munmap(void *at, size_t bytes);
+void *__wrap_mmap(void *at, size_t bytes, int access, int flags, int file, off_t offset);
+int __wrap_munmap(void *at, size_t bytes);
+
 void *__wrap_malloc(size_t bytes) { return fails() ? NULL : counted(__real_malloc(bytes)); }
 void *__wrap_calloc(size_t count, size_t bytes) { return fails() ? NULL : counted(__real_calloc(count, bytes)); }
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
@@ -54,6 +62,13 @@ void *__wrap_realloc(void *p, size_t bytes) {
 void __wrap_free(void *p) {
     if (p) __atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
     __real_free(p);
+}
+void *__wrap_mmap(void *at, size_t bytes, int access, int flags, int file, off_t offset) {
+    return fails() ? MAP_FAILED : counted(__real_mmap(at, bytes, access, flags, file, offset));
+}
+int __wrap_munmap(void *at, size_t bytes) {
+    __atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
+    return __real_munmap(at, bytes);
 }
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *argument) {
     return fails() ? 11 : __real_pthread_create(thread, attr, start, argument);
@@ -109,6 +124,27 @@ static iq_status make_program(iq_program **program, iq_error *error) {
     return status == IQ_OK ? iq_program_create(&spec, kernels, program, error) : status;
 }
 
+/* A stream of the same weights out of a file. */
+static iq_status make_stream(const iq_program *program, iq_stream **stream, iq_error *error) {
+    static int file = -1;
+    if (file < 0) {
+        file = memfd_create("weights", 0);
+        if (pwrite(file, weights, sizeof weights, 0) != (ssize_t)sizeof weights) return IQ_ERR_READ;
+    }
+    const iq_stream_file files[] = {{file, "weights"}};
+    const iq_stream_source sources[2] = {{0, 0}, {0, 0}};
+    const uint8_t resident[64] = {1, 0, 1};
+    if (iq_stream_pieces(program, 1024, NULL, 0) > sizeof resident) return IQ_ERR_ARGUMENT;
+    const iq_stream_spec spec = {.files = files,
+                                 .sources = sources,
+                                 .resident = resident,
+                                 .piece_bytes = 1024,
+                                 .n_file = 1,
+                                 .n_slot = 2,
+                                 .n_reader = 2};
+    return iq_stream_create(program, &spec, stream, error);
+}
+
 static iq_status step(iq_context *context, float *output, iq_error *error) {
     const int32_t token[N_TOKENS] = {1, 2, 3, 4}, seq[N_TOKENS] = {0};
     const iq_batch batch = {.n_tokens = N_TOKENS, .token = token, .seq = seq};
@@ -117,16 +153,24 @@ static iq_status step(iq_context *context, float *output, iq_error *error) {
 
 /* Everything that allocates; stops at the first failure. */
 static iq_status use_all(float *output, iq_error *error) {
-    const iq_context_params params = {.n_ctx = N_CTX, .n_batch = N_TOKENS, .n_seq = 2, .n_threads = 3, .kv_type = 1};
+    const iq_context_params params = {.n_ctx = N_CTX, .n_batch = N_TOKENS, .n_seq = 2, .n_threads = 3, .kv_type = 8};
     const iq_kernels *kernels;
     iq_program *program = NULL;
     iq_context *context = NULL;
+    iq_stream *stream = NULL;
     iq_status status = make_program(&program, error);
     if (status == IQ_OK) status = iq_context_create(program, &params, &context, error);
     if (status == IQ_OK) status = step(context, output, error);
     if (status == IQ_OK) status = iq_seq_copy(context, 0, 1, 3, error);
     if (status == IQ_OK) status = iq_seq_truncate(context, 0, 1, error);
+    if (status == IQ_OK) status = make_stream(program, &stream, error);
+    if (status == IQ_OK) status = iq_context_use_stream(context, stream, error);
+    if (status == IQ_OK) status = step(context, output, error);
+    uint64_t freed;
+    if (status == IQ_OK) status = iq_stream_shrink(stream, 1, &freed, error);
+    if (status == IQ_OK) status = step(context, output, error);
     iq_context_free(context);
+    iq_stream_free(stream);
     iq_program_free(program);
     if (status == IQ_OK) status = iq_kernels_find("portable", &kernels, error);
     if (status == IQ_OK) status = iq_kernels_self_test(kernels, error);

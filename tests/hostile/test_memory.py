@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -38,6 +39,30 @@ def test_an_allocation_that_fails_leaves_the_model_usable() -> None:
         """
     )
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+@pytest.mark.parametrize("room", [0, 100_000, 5_000_000])
+def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path: Path, room: int) -> None:
+    """The system refuses to write beyond a limit: quantizing is a ResourceError that says how much is needed."""
+    found = run_script(
+        """
+        import resource, sys
+        import iqrun
+        from iqrun.models.demo import model_path
+        room = int(sys.argv[2])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        try:
+            iqrun.quantize(model_path(), sys.argv[1], "IQ4_KS", effort="fast", n_threads=2)
+        except iqrun.ResourceError as error:
+            print(error)
+        """,
+        tmp_path / "out.gguf",
+        room,
+    )
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"out.gguf: the disk is full; the file needs \d+ bytes, and nothing was left behind", found.stdout)
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
