@@ -84,7 +84,7 @@ def test_a_copy_beyond_memory_is_refused(path: Path, monkeypatch: pytest.MonkeyP
 def run_script(script: str, *words: object) -> subprocess.CompletedProcess[str]:
     """A program of a few lines, in a process of its own."""
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_guard_turns_a_cut_at_any_moment_into_an_error(path: Path) -> None:
