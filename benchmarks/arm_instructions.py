@@ -27,6 +27,7 @@ TOKENS = (1, 64)
 CORES = {"neon_i8mm": "max", "neon_dotprod": "cortex-a76", "neon": "cortex-a72"}
 TYPES = "iq2_k iq2_ks iq2_kl iq3_k iq3_ks iq4_k iq4_ks iq4_kss iq5_k iq5_ks iq6_k q4_0 q8_0 q4_k q6_k"
 CC = ["aarch64-linux-gnu-gcc", "-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-pthread"]
+PEER_CORE = "cortex-a76"  # without dot products the peer has no vector kernels of these types
 #: the files of ik_llama.cpp that its multiplications need, and flags of its own build
 PEER_SOURCES = """ggml.c ggml-quants.c ggml-aarch64.c iqk/iqk_mul_mat.cpp iqk/iqk_quantize.cpp
     iqk/iqk_gemm_iqk_quants.cpp iqk/iqk_gemm_kquants.cpp iqk/iqk_gemm_legacy_quants.cpp"""
@@ -51,12 +52,12 @@ def compile_ours(build: Path) -> Path:
     return program
 
 
-def compile_peer(build: Path, peer: Path, core: str) -> Path:
-    """The peer's multiplications for one core; what the sources need beside that is left out by the linker."""
-    source, folder = peer / "ggml" / "src", build / core
+def compile_peer(build: Path, peer: Path) -> Path:
+    """The peer's multiplications; what the sources need beside that is left out by the linker."""
+    source, folder = peer / "ggml" / "src", build / PEER_CORE
     folder.mkdir(exist_ok=True)
     include = [f"-I{path}" for path in (source, peer / "ggml" / "include", source / "iqk")]
-    flags = [*PEER_FLAGS.split(), f"-mcpu={core}", *include]
+    flags = [*PEER_FLAGS.split(), f"-mcpu={PEER_CORE}", *include]
     objects = []
     for name in PEER_SOURCES.split():
         target = folder / (Path(name).name + ".o")
@@ -94,8 +95,7 @@ def table(build: Path, types: list[str], peer: Path | None) -> None:
     """One Markdown table for each instruction set."""
     plugin, ours = compile_plugin(build), compile_ours(build)
     for isa, core in CORES.items():
-        peer_core = "cortex-a72" if isa == "neon" else "cortex-a76"
-        theirs = compile_peer(build, peer, peer_core) if peer else None
+        theirs = compile_peer(build, peer) if peer and isa != "neon" else None
         print(f"\n{isa} ({core})\n")
         print("| | 1 token | ik_llama.cpp | ratio | 64 tokens | ik_llama.cpp | ratio |")
         print("|---|---:|---:|---:|---:|---:|---:|")

@@ -136,10 +136,14 @@ def _cells(estimate: Estimate) -> list[str]:
 
 
 def _advice(advice: Recommendation) -> str:
+    from iqrun import fitting
+
     estimate = advice.estimate
-    if not estimate.fits:
-        return f"Take a smaller model: {advice.reason}."
-    return f"Take {estimate.type} with -c {estimate.n_ctx} (up to {advice.n_ctx_max} fits): {advice.reason}."
+    if estimate.fits:
+        return f"Take {estimate.type} with -c {estimate.n_ctx} (up to {advice.n_ctx_max} fits): {advice.reason}."
+    if (estimate.tokens_per_second or 0) >= fitting.PACE:
+        return f"Take {estimate.type} with -c {estimate.n_ctx}: {advice.reason}."
+    return f"Take a smaller model: {advice.reason}."
 
 
 def _size(n_bytes: float) -> str:

@@ -14,6 +14,7 @@ import pytest
 from iqrun import machine
 from iqrun.errors import GGUFError, ResourceError
 from iqrun.fitting import (
+    PACE,
     TYPES,
     Board,
     Candidate,
@@ -161,6 +162,17 @@ def test_advice_takes_quality_while_it_is_fast() -> None:
     assert advice.estimate.n_ctx < 4096
     assert "4096 does not fit" in advice.reason
     assert not Estimator(PI5).recommend(of("70b"), 4096).estimate.fits
+
+
+def test_advice_streams_where_the_disk_is_fast() -> None:
+    """The best type that the disk keeps pace with; a slow disk asks for a smaller model."""
+    small = replace(PI5, free_memory=400_000_000, disk_speed=3e9)
+    advice = Estimator(small).recommend(of("1b"), 4096)
+    assert verdict(advice.estimate) == "streams"
+    assert (advice.estimate.tokens_per_second or 0) >= PACE
+    assert "faster than people read" in advice.reason
+    slow = Estimator(replace(small, disk_speed=20e6)).recommend(of("1b"), 4096)
+    assert (slow.estimate.tokens_per_second or 0) < PACE
 
 
 def test_largest_context_is_the_last_that_fits() -> None:

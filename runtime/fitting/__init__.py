@@ -9,10 +9,11 @@
 
 from iqrun.fitting.board import Board, measure_board
 from iqrun.fitting.candidates import TYPES, Candidate, candidates
-from iqrun.fitting.estimate import Estimate, Estimator, Recommendation, verdict
+from iqrun.fitting.estimate import PACE, Estimate, Estimator, Recommendation, verdict
 from iqrun.fitting.sources import open_source
 
 __all__ = [
+    "PACE",
     "TYPES",
     "Board",
     "Candidate",

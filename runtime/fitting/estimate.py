@@ -68,7 +68,8 @@ class Recommendation:
 
     Attributes:
         estimate: the type, with the context that it is for.
-        n_ctx_max: the largest context that fits (or the model was trained for), in steps of 256.
+        n_ctx_max: the largest context that fits (or the model was trained for), in steps of 256; that of `estimate` if
+            it does not fit.
         reason: why, in a sentence.
     """
 
@@ -134,7 +135,8 @@ class Estimator:
     def recommend(self, found: Sequence[Candidate], n_ctx: int) -> Recommendation:
         """The type to take: the best one that fits and is faster than people read, else the fastest good one that fits.
 
-        If none fits with this context, one that does with a smaller context; else the smallest, streamed.
+        If none fits with this context, one that does with a smaller context; else one that streams faster than people
+        read; else the smallest.
         """
         taken = sorted((one for one in found if one.type in _TAKEN), key=lambda one: _TAKEN.index(one.type))
         for context in _contexts(n_ctx):
@@ -144,10 +146,12 @@ class Estimator:
                 if context < n_ctx:
                     reason += f"; a context of {n_ctx} does not fit"
                 return Recommendation(self.estimate(best, context), self.largest_n_ctx(best), reason)
-        smallest = min(found, key=lambda one: one.file_bytes)
-        return Recommendation(
-            self.estimate(smallest, MIN_N_CTX), MIN_N_CTX, "no type fits into the memory that is free"
-        )
+        for estimate in (self.estimate(one, n_ctx) for one in taken):
+            if (estimate.tokens_per_second or 0) >= PACE:
+                reason = "no type fits, but this one is read from the disk faster than people read"
+                return Recommendation(estimate, n_ctx, reason)
+        smallest = self.estimate(min(found, key=lambda one: one.file_bytes), MIN_N_CTX)
+        return Recommendation(smallest, MIN_N_CTX, "no type fits into the memory that is free")
 
     def fits(self, candidate: Candidate, n_ctx: int) -> bool:
         """Whether all of it is in memory."""
