@@ -7,6 +7,9 @@ code), they give its seconds.
 
     python benchmarks/start_up.py -m model.gguf [-m other.gguf] [--repeats 7] [--instructions]
     python benchmarks/start_up.py --vocabulary vocabulary.gguf    # llama-1b in IQ4_K with another file's vocabulary
+    python benchmarks/start_up.py -m model.gguf --emulated build/aarch64    # the wheel's on a Cortex-A76: instructions
+
+The last one takes the emulated Python that tests/aarch64/run.sh left there.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+
+from arm_instructions import compile_plugin, executed
 
 from iqrun.benchmark.synthetic import write_synthetic
 
@@ -59,6 +64,17 @@ def instructions(words: list[str]) -> int:
     return int(found[1])
 
 
+def emulated_instructions(cache: Path, words: list[str]) -> int:
+    """The same of the emulated Python, bytecode at hand."""
+    sysroot, bytecode = cache / "sysroot", cache / "bytecode"
+    os.environ.update(PYTHONPATH=str(cache / "site"), PYTHONHOME=str(sysroot / "usr"), OPENBLAS_NUM_THREADS="1")
+    os.environ.update(PYTHONPYCACHEPREFIX=str(bytecode))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    python = ["-L", str(sysroot), str(sysroot / "usr" / "bin" / "python3.11"), *words[1:]]
+    subprocess.run(["qemu-aarch64", "-cpu", "cortex-a76", *python], check=True, capture_output=True)
+    return executed(compile_plugin(cache), "cortex-a76", python)
+
+
 @contextmanager
 def models(args: argparse.Namespace) -> Iterator[list[str]]:
     """The files to open; one with another file's vocabulary is made for the time being."""
@@ -76,12 +92,17 @@ def main() -> None:
     parser.add_argument("--vocabulary", action="append", default=[])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--emulated", type=Path, metavar="FOLDER")
     args = parser.parse_args()
     with models(args) as paths:
         for path in paths:
             print(f"{Path(path).name}, {Path(path).stat().st_size / 1e6:.0f} MB")
             for name in ("python, numpy", "import iqrun", "open", "run -n 1"):
                 words = command(name, path)
+                if args.emulated:
+                    count = emulated_instructions(args.emulated.resolve(), words)
+                    print(f"  {name:14} {count / 1e6:7.0f} M instructions of a Cortex-A76", flush=True)
+                    continue
                 seconds(words)  # files into the page cache, bytecode onto the disk
                 wall, cpu = zip(*(seconds(words) for _ in range(args.repeats)), strict=True)
                 line = f"  {name:14} {median(wall):6.3f} s wall (best {min(wall):.3f}) {median(cpu):6.3f} s CPU"
