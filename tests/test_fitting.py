@@ -92,14 +92,14 @@ def test_memory_is_the_loaders_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """What streams, and how much, is what loading the file with that limit would do; what cannot load is too large."""
     monkeypatch.setattr(machine, "process_memory", lambda: 50_000_000)
     verdicts = []
-    for limit in (75_000_000, 85_000_000, 95_000_000, 110_000_000):
+    for limit in (72_000_000, 85_000_000, 95_000_000, 110_000_000):
         found = next(e for e in Estimator(PI5, memory=limit).estimate_all(of(str(DEMO)), 256) if e.type == "F16")
         verdicts.append(verdict(found))
         if verdicts[-1] == "streams":
             assert found.streamed_bytes == plan_file(DEMO, limit, n_ctx=256, n_threads=4).streamed > 0
     assert verdicts == ["too large", "streams", "streams", "fits"]
     with pytest.raises(ResourceError):
-        plan_file(DEMO, 75_000_000, n_ctx=256)
+        plan_file(DEMO, 72_000_000, n_ctx=256)
 
 
 def test_speed_adds_weights_and_operations_and_waits_for_the_disk() -> None:
