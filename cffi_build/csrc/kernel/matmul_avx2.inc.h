@@ -3,6 +3,7 @@
 
 #include "kernel/gemv_avx2_shape.inc.h"
 
+#include "kernel/gemv_avx2_q8_0.inc.h"
 #include "kernel/ints_avx2.inc.h"
 #include "kernel/ints_avx2_formats.inc.h"
 
@@ -19,7 +20,6 @@ GEMV_FLOAT_SCALES(q4_1)
 GEMV_FLOAT_SCALES(q5_0)
 GEMV_FLOAT_SCALES(q5_1)
 GEMV_FLOAT_SCALES(q6_0)
-GEMV_FLOAT_SCALES(q8_0)
 GEMV_FLOAT_SCALES(q2_k)
 GEMV_FLOAT_SCALES(q3_k)
 GEMV_FLOAT_SCALES(iq4_nl)
