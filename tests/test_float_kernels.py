@@ -174,13 +174,14 @@ def attention_graph(
 
 def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, n_head: int, n_head_kv: int, scale: float) -> np.ndarray:
     n = len(q)
-    q, k, v = (x.astype(np.float64).reshape(n, h, -1) for x, h in ((q, n_head), (k, n_head_kv), (v, n_head_kv)))
+    heads = ((q, n_head), (k, n_head_kv), (v, n_head_kv))
+    q, k, v = (x.astype(np.float64).reshape(n, h, -1).transpose(1, 0, 2) for x, h in heads)
     group = n_head // n_head_kv
-    scores = np.einsum("qhd,khd->hqk", q, k.repeat(group, 1)) * scale
+    scores = q @ k.repeat(group, 0).transpose(0, 2, 1) * scale
     scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
     weights = np.exp(scores - scores.max(2, keepdims=True))
     weights /= weights.sum(2, keepdims=True)
-    return np.einsum("hqk,khd->qhd", weights, v.repeat(group, 1)).reshape(n, -1)
+    return (weights @ v.repeat(group, 0)).transpose(1, 0, 2).reshape(n, -1)
 
 
 def attend_cached(
