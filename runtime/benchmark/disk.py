@@ -69,10 +69,11 @@ def direct_rate(descriptors: Sequence[int], seconds: float) -> float:
 
 def _room() -> mmap.mmap:
     """Memory for a piece: aligned, as direct reads must be, and in huge pages, as a stream has it, if possible."""
-    room = mmap.mmap(-1, max(PIECE_BYTES, _HUGE_PAGE))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            room.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return mmap.mmap(-1, PIECE_BYTES)
+    room = mmap.mmap(-1, max(PIECE_BYTES, _HUGE_PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):
+        room.madvise(mmap.MADV_HUGEPAGE)
     return room
 
 
