@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.gguf_builder import tiny_llama
 from tests.hostile.breaker import Case, broken
+from tests.hostile.classes import is_of_experts
 from tests.hostile.test_broken_files import small_model
 
 _SECONDS, _MEMORY = 20, 8 << 30
@@ -73,7 +74,7 @@ def hostile_cases(folder: Path, *, experts: bool) -> tuple[bytes, list[Case]]:
         return good, list(broken(good))
     sizes = {"n_embd": 32, "n_head": 2, "n_head_kv": 1, "n_ff": 32, "n_layer": 1, "n_vocab": 300}
     good = tiny_llama(folder / "m", n_expert=4, **sizes).read_bytes()
-    return good, [case for case in broken(good) if "exp" in case.owner or "inp" in case.owner]
+    return good, list(filter(is_of_experts, broken(good)))
 
 
 def main() -> None:

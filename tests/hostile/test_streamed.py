@@ -24,6 +24,7 @@ from iqrun.model import build_program, plan_file
 from iqrun.models.demo import model_path
 from tests.gguf_builder import tiny_llama
 from tests.hostile.breaker import broken
+from tests.hostile.classes import is_of_experts
 from tests.hostile.test_broken_files import outcomes
 from tests.hostile.test_mapped_files import run_script
 
@@ -64,7 +65,7 @@ def test_every_field_of_experts_may_be_wrong(tmp_path: Path, arch: str) -> None:
         tmp_path / "m", arch=arch, n_embd=16, n_head=2, n_head_kv=1, n_ff=16, n_layer=1, n_vocab=300, n_expert=3
     )
     good = path.read_bytes()
-    found = outcomes("streamed", good, (case for case in broken(good) if "exp" in case.owner or "inp" in case.owner))
+    found = outcomes("streamed", good, filter(is_of_experts, broken(good)))
     assert found["ok"] > 5
     assert found["GGUFError"] > 300
     assert found["UnsupportedModelError"] > 30
