@@ -31,7 +31,7 @@ static int keep_short(iq_context *c) {
 
 /* The logits of all steps, (N_STEP, N_VOCAB). */
 static int run_history(const iq_program *program, uint32_t n_threads, float *logits) {
-    const iq_context_params params = {5 * KV_BLOCK, MAX_TOKENS, 2, n_threads, TYPE_F32};
+    const iq_context_params params = {5 * KV_BLOCK, MAX_TOKENS, 2, n_threads, TYPE_F32, 0};
     iq_context *context = NULL;
     iq_error error;
     int faults = iq_context_create(program, &params, &context, &error) != IQ_OK;
@@ -65,7 +65,7 @@ static void *cancel_often(void *context) {
 
 /* A cancelled step leaves no trace; one that was not is kept. */
 static int test_cancel(const iq_program *program) {
-    const iq_context_params params = {5 * KV_BLOCK, MAX_TOKENS, 2, 3, TYPE_F32};
+    const iq_context_params params = {5 * KV_BLOCK, MAX_TOKENS, 2, 3, TYPE_F32, 0};
     iq_context *context = NULL;
     int faults = iq_context_create(program, &params, &context, NULL) != IQ_OK;
     pthread_t thread;
@@ -91,7 +91,7 @@ static int test_cancel(const iq_program *program) {
 static int test_short_lives(const iq_program *program) {
     int faults = 0;
     for (uint32_t n = 1; n < 30; n++) {
-        const iq_context_params params = {KV_BLOCK, 1, 1, n % 7 + 1, TYPE_F32};
+        const iq_context_params params = {KV_BLOCK, 1, 1, n % 7 + 1, TYPE_F32, 0};
         iq_context *context = NULL;
         const int32_t token = 1, seq = 0;
         float logits[N_VOCAB];
