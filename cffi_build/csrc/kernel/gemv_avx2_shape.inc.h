@@ -14,9 +14,14 @@ typedef enum {
     CODES_SIGNED,   /* -127..126: times |q|, flipped where q < 0; ~code is -code - 1, gemv_x.negative takes it back */
 } code_kind;
 
+/* Sub-blocks 2b, 2b + 1 of either half; mixed: their words in turn, the lower 64 bits in x, the upper in y. */
 typedef struct {
-    __m256i x, y; /* sub-blocks 2b, 2b + 1 of either half */
+    __m256i x, y;
 } code_pair;
+
+IQ_INLINE code_pair mix(code_pair p, bool mixed) {
+    return mixed ? (code_pair){_mm256_unpacklo_epi16(p.x, p.y), _mm256_unpackhi_epi16(p.x, p.y)} : p;
+}
 
 typedef struct {
     __m256i scale;  /* 16 int16 */
@@ -27,7 +32,8 @@ typedef struct {
 /* Beside the `unpacker`; a weight is d * scale * (code + offset), or d * scale * code - dmin * minimum. */
 typedef struct {
     code_kind kind;
-    bool wide; /* the two sub-blocks of a 32-block always share their scale */
+    bool wide;  /* the two sub-blocks of a 32-block always share their scale */
+    bool mixed; /* the codes are, which saves mixing their products */
     int_scales (*scales)(const uint8_t *superblock);
     code_pair (*codes)(const uint8_t *superblock, int b); /* 32-blocks b and b + 4 */
 } int_unpacker;
@@ -53,7 +59,8 @@ IQ_INLINE __m256i sums16(const __m256i *dots) {
     return _mm256_packs_epi32(half[0], half[1]);
 }
 
-IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, code_kind kind, gemv_x *out) {
+IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, const int_unpacker g, gemv_x *out) {
+    const code_kind kind = g.kind;
     const uint8_t *slot = slot_of_sub_block[order];
     const __m256i ones = _mm256_set1_epi8(1);
     __m256i dots[8], absolute[8];
@@ -65,6 +72,12 @@ IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, code_kind 
         out->q[i] = _mm256_abs_epi8(q);
         out->flip[i] = _mm256_cmpgt_epi8(_mm256_setzero_si256(), q);
         absolute[i] = dot_u7(out->q[i], ones);
+    }
+    for (int i = 0; i < 8; i += 2) {
+        const code_pair q = mix((code_pair){out->q[i], out->q[i + 1]}, g.mixed);
+        const code_pair flip = mix((code_pair){out->flip[i], out->flip[i + 1]}, g.mixed);
+        out->q[i] = q.x, out->q[i + 1] = q.y;
+        if (kind == CODES_SIGNED) out->flip[i] = flip.x, out->flip[i + 1] = flip.y;
     }
     out->sums = sums16(dots);
     if (kind == CODES_SIGNED) out->negative = _mm256_srai_epi16(_mm256_sub_epi16(sums16(absolute), out->sums), 1);
@@ -95,9 +108,9 @@ IQ_INLINE __m256i pair_sums(const int_unpacker f, code_pair codes, const gemv_x 
     const __m256i s = SPREAD(scale, b); /* words: x, y, x, y ... */
     if (f.wide && f.kind == CODES_U6) return _mm256_madd_epi16(_mm256_add_epi16(px, py), s);
     if (f.wide) return _mm256_add_epi32(_mm256_madd_epi16(px, s), _mm256_madd_epi16(py, s));
-    const __m256i low = _mm256_unpacklo_epi16(px, py), high = _mm256_unpackhi_epi16(px, py);
-    if (f.kind == CODES_U6) return _mm256_madd_epi16(_mm256_add_epi16(low, high), s);
-    return _mm256_add_epi32(_mm256_madd_epi16(low, s), _mm256_madd_epi16(high, s));
+    const code_pair p = mix((code_pair){px, py}, !f.mixed);
+    if (f.kind == CODES_U6) return _mm256_madd_epi16(_mm256_add_epi16(p.x, p.y), s);
+    return _mm256_add_epi32(_mm256_madd_epi16(p.x, s), _mm256_madd_epi16(p.y, s));
 }
 
 /* d * (the sums over constants) */
@@ -157,7 +170,7 @@ IQ_INLINE void gemv_ints_tokens(const unpacker f, const int_unpacker g, const iq
     for (int t = 0; t < n_tokens; t++) {
         const uint8_t *from = (const uint8_t *)task->x + (first + (size_t)t) * task->x_stride;
         for (size_t i = 0; i < n_superblocks; i++) {
-            gemv_pack_x((const iq_q8_block *)from + i, f.order, g.kind, x + (size_t)t * n_superblocks + i);
+            gemv_pack_x((const iq_q8_block *)from + i, f.order, g, x + (size_t)t * n_superblocks + i);
         }
     }
     float *y = task->y + first * task->y_stride;

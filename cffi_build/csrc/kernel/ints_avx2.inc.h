@@ -17,9 +17,13 @@ IQ_INLINE __m256i bits_to(__m256i a, int from, int to) {
 }
 IQ_INLINE __m256i bits_of(__m256i a, int mask) { return _mm256_and_si256(a, _mm256_set1_epi8((char)mask)); }
 
+IQ_INLINE code_pair nibbles_of_pair(code_pair p, bool high) {
+    return (code_pair){nibble_of(p.x, high), nibble_of(p.y, high)};
+}
+
 /* qs[32h + j], weights 32b + j of half h at bits 2b: the bits of block b in a nibble, at its bits 0..1 or 2..3 */
-IQ_INLINE code_pair crumb_nibbles(const uint8_t *qs, int b) {
-    return (code_pair){nibble_of(join16(qs, qs + 32), b >= 2), nibble_of(join16(qs + 16, qs + 48), b >= 2)};
+IQ_INLINE code_pair crumb_nibbles(const uint8_t *qs, int b, bool mixed) {
+    return nibbles_of_pair(mix((code_pair){join16(qs, qs + 32), join16(qs + 16, qs + 48)}, mixed), b >= 2);
 }
 /* Byte 16n + j: the weights j of sub-blocks 2n (low nibble) and 2n + 1 */
 IQ_INLINE code_pair nibbles_16_apart(const uint8_t *qs, int b) {
@@ -27,19 +31,21 @@ IQ_INLINE code_pair nibbles_16_apart(const uint8_t *qs, int b) {
     return (code_pair){nibble_of(bytes, false), nibble_of(bytes, true)};
 }
 /* Byte 32c + j: the weights j of 32-blocks 2c (low nibble) and 2c + 1 */
-IQ_INLINE code_pair nibbles_32_apart(const uint8_t *qs, int b) {
+IQ_INLINE code_pair nibbles_32_apart(const uint8_t *qs, int b, bool mixed) {
     const uint8_t *p = qs + 32 * (b / 2);
-    return (code_pair){nibble_of(join16(p, p + 64), b % 2), nibble_of(join16(p + 16, p + 80), b % 2)};
+    return nibbles_of_pair(mix((code_pair){join16(p, p + 64), join16(p + 16, p + 80)}, mixed), b % 2);
 }
 /* Byte j, bit n: one more bit of weight j of 32-block n; here at bit b of each byte */
 IQ_INLINE __m256i upper_bit(const uint8_t *qh) {
     const __m256i by = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
     return _mm256_srlv_epi32(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qh)), by);
 }
-IQ_INLINE code_pair upper_bits(const uint8_t *qh) { return (code_pair){upper_bit(qh), upper_bit(qh + 16)}; }
-/* Byte 32h + j, bits 2b: two more bits of weight 32b + j of half h */
+IQ_INLINE code_pair upper_bits(const uint8_t *qh, bool mixed) {
+    return mix((code_pair){upper_bit(qh), upper_bit(qh + 16)}, mixed);
+}
+/* Byte 32h + j, bits 2b: two more bits of weight 32b + j of half h; mixed */
 IQ_INLINE code_pair upper_crumbs(const uint8_t *qh) {
-    return (code_pair){join16(qh, qh + 32), join16(qh + 16, qh + 48)};
+    return mix((code_pair){join16(qh, qh + 32), join16(qh + 16, qh + 48)}, true);
 }
 
 IQ_INLINE code_pair look_up(const int8_t *table, code_pair index) {
@@ -50,13 +56,13 @@ IQ_INLINE __m256i index_3bit(__m256i nibble, __m256i high, int b) { /* see table
     const int at = b % 2 ? 1 : 2;
     return _mm256_or_si256(bits_of(nibble, b % 2 ? 12 : 3), bits_of(bits_to(high, b, at), 1 << at));
 }
-IQ_INLINE code_pair look_up_3bit(const table_3bit *table, const uint8_t *qs, const uint8_t *qh, int b) {
-    const code_pair low = crumb_nibbles(qs, b), high = upper_bits(qh);
+IQ_INLINE code_pair look_up_3bit(const table_3bit *table, const uint8_t *qs, const uint8_t *qh, int b, bool mixed) {
+    const code_pair low = crumb_nibbles(qs, b, mixed), high = upper_bits(qh, mixed);
     const code_pair index = {index_3bit(low.x, high.x, b), index_3bit(low.y, high.y, b)};
     return look_up(b % 2 ? table->high : table->low, index);
 }
-IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b) {
-    const code_pair low = nibbles_32_apart(qs, b), high = upper_bits(qh);
+IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b, bool mixed) {
+    const code_pair low = nibbles_32_apart(qs, b, mixed), high = upper_bits(qh, mixed);
     const lut32 t = lut32_s8(iq5_values);
     return (code_pair){lookup32(low.x, high.x, b, t), lookup32(low.y, high.y, b, t)};
 }

@@ -9,9 +9,9 @@ IQ_INLINE int_scales int_scales_iq2_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq2_k(const uint8_t *block, int b) {
     const int8_t *table = b % 2 ? iq2_k_table.high : iq2_k_table.low;
-    return look_up(table, crumb_nibbles(((const block_iq2_k *)block)->qs, b));
+    return look_up(table, crumb_nibbles(((const block_iq2_k *)block)->qs, b, true));
 }
-static const int_unpacker ints_iq2_k = {CODES_U6, false, int_scales_iq2_k, int_codes_iq2_k};
+static const int_unpacker ints_iq2_k = {CODES_U6, false, true, int_scales_iq2_k, int_codes_iq2_k};
 
 IQ_INLINE int_scales int_scales_iq2_ks(const uint8_t *block) {
     const block_iq2_ks *b = (const block_iq2_ks *)block;
@@ -20,9 +20,9 @@ IQ_INLINE int_scales int_scales_iq2_ks(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq2_ks(const uint8_t *block, int b) {
     const int8_t *table = b % 2 ? iq2_k_table.high : iq2_k_table.low;
-    return look_up(table, crumb_nibbles(((const block_iq2_ks *)block)->qs, b));
+    return look_up(table, crumb_nibbles(((const block_iq2_ks *)block)->qs, b, false));
 }
-static const int_unpacker ints_iq2_ks = {CODES_U6, true, int_scales_iq2_ks, int_codes_iq2_ks};
+static const int_unpacker ints_iq2_ks = {CODES_U6, true, false, int_scales_iq2_ks, int_codes_iq2_ks};
 
 IQ_INLINE int_scales int_scales_iq3_k(const uint8_t *block) {
     const block_iq3_k *b = (const block_iq3_k *)block;
@@ -34,9 +34,9 @@ IQ_INLINE int_scales int_scales_iq3_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq3_k(const uint8_t *block, int b) {
     const block_iq3_k *p = (const block_iq3_k *)block;
-    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b);
+    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b, true);
 }
-static const int_unpacker ints_iq3_k = {CODES_UNSIGNED, false, int_scales_iq3_k, int_codes_iq3_k};
+static const int_unpacker ints_iq3_k = {CODES_UNSIGNED, false, true, int_scales_iq3_k, int_codes_iq3_k};
 
 IQ_INLINE int_scales int_scales_iq3_ks(const uint8_t *block) {
     const block_iq3_ks *b = (const block_iq3_ks *)block;
@@ -45,9 +45,9 @@ IQ_INLINE int_scales int_scales_iq3_ks(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq3_ks(const uint8_t *block, int b) {
     const block_iq3_ks *p = (const block_iq3_ks *)block;
-    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b);
+    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b, false);
 }
-static const int_unpacker ints_iq3_ks = {CODES_UNSIGNED, true, int_scales_iq3_ks, int_codes_iq3_ks};
+static const int_unpacker ints_iq3_ks = {CODES_UNSIGNED, true, false, int_scales_iq3_ks, int_codes_iq3_ks};
 
 /* ---- codebooks of 16, 32 and 64 ---------------------------------------------------------------------------------- */
 
@@ -59,7 +59,7 @@ IQ_INLINE int_scales int_scales_iq4_k(const uint8_t *block) {
 IQ_INLINE code_pair int_codes_iq4_k(const uint8_t *block, int b) {
     return look_up(iq4_values, nibbles_16_apart(((const block_iq4_k *)block)->qs, b));
 }
-static const int_unpacker ints_iq4_k = {CODES_SIGNED, false, int_scales_iq4_k, int_codes_iq4_k};
+static const int_unpacker ints_iq4_k = {CODES_SIGNED, false, false, int_scales_iq4_k, int_codes_iq4_k};
 
 IQ_INLINE int_scales int_scales_iq4_ks(const uint8_t *block) {
     return int_scales_ks(iq_load_u64(((const block_iq4_ks *)block)->scales), IQ4_SHIFT);
@@ -67,7 +67,7 @@ IQ_INLINE int_scales int_scales_iq4_ks(const uint8_t *block) {
 IQ_INLINE code_pair int_codes_iq4_ks(const uint8_t *block, int b) {
     return look_up(iq4_values, nibbles_16_apart(((const block_iq4_ks *)block)->qs, b));
 }
-static const int_unpacker ints_iq4_ks = {CODES_SIGNED, true, int_scales_iq4_ks, int_codes_iq4_ks};
+static const int_unpacker ints_iq4_ks = {CODES_SIGNED, true, false, int_scales_iq4_ks, int_codes_iq4_ks};
 
 IQ_INLINE int_scales int_scales_iq5_k(const uint8_t *block) {
     const block_iq5_k *b = (const block_iq5_k *)block;
@@ -76,18 +76,18 @@ IQ_INLINE int_scales int_scales_iq5_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq5_k(const uint8_t *block, int b) {
     const block_iq5_k *p = (const block_iq5_k *)block;
-    return look_up_5bit(p->qs, p->qh, b);
+    return look_up_5bit(p->qs, p->qh, b, true);
 }
-static const int_unpacker ints_iq5_k = {CODES_SIGNED, false, int_scales_iq5_k, int_codes_iq5_k};
+static const int_unpacker ints_iq5_k = {CODES_SIGNED, false, true, int_scales_iq5_k, int_codes_iq5_k};
 
 IQ_INLINE int_scales int_scales_iq5_ks(const uint8_t *block) {
     return int_scales_ks(iq_load_u64(((const block_iq5_ks *)block)->scales), IQ5_SHIFT);
 }
 IQ_INLINE code_pair int_codes_iq5_ks(const uint8_t *block, int b) {
     const block_iq5_ks *p = (const block_iq5_ks *)block;
-    return look_up_5bit(p->qs, p->qh, b);
+    return look_up_5bit(p->qs, p->qh, b, false);
 }
-static const int_unpacker ints_iq5_ks = {CODES_SIGNED, true, int_scales_iq5_ks, int_codes_iq5_ks};
+static const int_unpacker ints_iq5_ks = {CODES_SIGNED, true, false, int_scales_iq5_ks, int_codes_iq5_ks};
 
 IQ_INLINE int_scales int_scales_iq6_k(const uint8_t *block) {
     const block_iq6_k *b = (const block_iq6_k *)block;
@@ -96,11 +96,11 @@ IQ_INLINE int_scales int_scales_iq6_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq6_k(const uint8_t *block, int b) {
     const block_iq6_k *p = (const block_iq6_k *)block;
-    const code_pair low = nibbles_32_apart(p->qs, b), high = upper_crumbs(p->qh);
+    const code_pair low = nibbles_32_apart(p->qs, b, true), high = upper_crumbs(p->qh);
     const lut64 t = lut64_s8(iq6_values);
     return (code_pair){lookup64(low.x, high.x, 2 * b, t), lookup64(low.y, high.y, 2 * b, t)};
 }
-static const int_unpacker ints_iq6_k = {CODES_SIGNED, false, int_scales_iq6_k, int_codes_iq6_k};
+static const int_unpacker ints_iq6_k = {CODES_SIGNED, false, true, int_scales_iq6_k, int_codes_iq6_k};
 
 /* ---- K types: the codes are their values ------------------------------------------------------------------------- */
 
@@ -109,9 +109,9 @@ IQ_INLINE int_scales int_scales_q4_k(const uint8_t *block) {
     return int_scales_k(b->scales, b->d, b->dmin);
 }
 IQ_INLINE code_pair int_codes_q4_k(const uint8_t *block, int b) {
-    return nibbles_32_apart(((const block_q4_k *)block)->qs, b);
+    return nibbles_32_apart(((const block_q4_k *)block)->qs, b, false);
 }
-static const int_unpacker ints_q4_k = {CODES_U6, true, int_scales_q4_k, int_codes_q4_k};
+static const int_unpacker ints_q4_k = {CODES_U6, true, false, int_scales_q4_k, int_codes_q4_k};
 
 IQ_INLINE int_scales int_scales_q5_k(const uint8_t *block) {
     const block_q5_k *b = (const block_q5_k *)block;
@@ -119,10 +119,10 @@ IQ_INLINE int_scales int_scales_q5_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_q5_k(const uint8_t *block, int b) {
     const block_q5_k *p = (const block_q5_k *)block;
-    const code_pair low = nibbles_32_apart(p->qs, b), high = upper_bits(p->qh);
+    const code_pair low = nibbles_32_apart(p->qs, b, false), high = upper_bits(p->qh, false);
     return (code_pair){join_bits(low.x, high.x, b, 16), join_bits(low.y, high.y, b, 16)};
 }
-static const int_unpacker ints_q5_k = {CODES_U6, true, int_scales_q5_k, int_codes_q5_k};
+static const int_unpacker ints_q5_k = {CODES_U6, true, false, int_scales_q5_k, int_codes_q5_k};
 
 IQ_INLINE int_scales int_scales_q6_k(const uint8_t *block) {
     const block_q6_k *b = (const block_q6_k *)block;
@@ -134,7 +134,8 @@ IQ_INLINE code_pair int_codes_q6_k(const uint8_t *block, int b) {
     const block_q6_k *p = (const block_q6_k *)block;
     const uint8_t *ql = p->ql + 32 * (b % 2);
     const code_pair high = upper_crumbs(p->qh);
-    const __m256i x = nibble_of(join16(ql, ql + 64), b >= 2), y = nibble_of(join16(ql + 16, ql + 80), b >= 2);
-    return (code_pair){join_bits(x, high.x, 2 * b, 48), join_bits(y, high.y, 2 * b, 48)};
+    const code_pair bytes = mix((code_pair){join16(ql, ql + 64), join16(ql + 16, ql + 80)}, true);
+    const code_pair low = nibbles_of_pair(bytes, b >= 2);
+    return (code_pair){join_bits(low.x, high.x, 2 * b, 48), join_bits(low.y, high.y, 2 * b, 48)};
 }
-static const int_unpacker ints_q6_k = {CODES_U6, false, int_scales_q6_k, int_codes_q6_k};
+static const int_unpacker ints_q6_k = {CODES_U6, false, true, int_scales_q6_k, int_codes_q6_k};
