@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from iqrun import machine
 from iqrun.cli.main import main
 
 DEMO = str(Path(__file__).parents[1] / "models" / "demo" / "stories-13m-f16.gguf")
@@ -23,8 +24,9 @@ def test_a_file_has_its_types_and_an_advice(capsys: pytest.CaptureFixture[str]) 
     assert "of which 8.0 GB may be used" in out
 
 
-def test_memory_decides(capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """As if so much were free: a part streams, none fits, JSON says why."""
+    monkeypatch.setattr(machine, "process_memory", lambda: 60_000_000)  # of a program, not of a long run of tests
     assert main(["fit", "3b", "-t", "1", "--memory", "2.3G", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     fits = {row["type"]: row["fits"] for row in found["types"]}
