@@ -8,7 +8,7 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """A shell starts what runs in the background with Ctrl-C ignored, and so would be all processes that tests start."""
+    """A shell starts what runs in the background with Ctrl-C ignored, and so would be what tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
