@@ -6,6 +6,7 @@ faster from large pages for as long as the cache has it (docs/performance.md).
 
 from __future__ import annotations
 
+from errno import EIO
 from io import SEEK_SET, FileIO
 
 PIECE_BYTES = 2 << 20
@@ -68,7 +69,10 @@ class PieceFile:
         self._raw.seek(self._start, SEEK_SET)
         n_read = 0
         while n_read < self._filled:
-            n_read += self._raw.readinto(self._buffer[n_read : self._filled]) or 0
+            n = self._raw.readinto(self._buffer[n_read : self._filled])
+            if not n:
+                raise OSError(EIO, "another program cuts the file short", self._raw.name)
+            n_read += n
 
     def _put(self, data: memoryview, n_needed: int) -> None:
         """Writes data where the piece at hand begins; what is beyond `n_needed` bytes, if the disk has room."""
