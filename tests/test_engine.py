@@ -15,6 +15,7 @@ import pytest
 
 from iqrun.errors import CancelledError, ContextFullError, ResourceError, UnsupportedModelError
 from iqrun.native import check, ffi, lib
+from tests.emulated import EMULATED
 from tests.engine_programs import (
     F16,
     F32,
@@ -538,7 +539,7 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.skipif(sys.platform != "linux" or EMULATED, reason="limits the address space, which emulators do not")
 def test_refused_threads_are_an_error() -> None:
     """When the system gives no more threads, the context is refused and those already started are gone."""
     code = """

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from iqrun.tokenizer.bpe import BYTE_OF_LETTER
+from tests.emulated import EMULATED
 from tests.hostile.test_mapped_files import run_script
 from tests.tokenizer_reference import write_vocabulary
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.skipif(sys.platform != "linux" or EMULATED, reason="limits the address space, which emulators do not")
 def test_an_allocation_that_fails_leaves_the_model_usable() -> None:
     """With 200 MB of address space left, a context of 350 MB is a ResourceError; smaller ones and the model still work,
     and a copy of the file that does not fit is refused, too."""
