@@ -103,12 +103,9 @@ class Estimator:
     def estimate(self, candidate: Candidate, n_ctx: int) -> Estimate:
         """One candidate."""
         program, params = candidate.native.program, self._params(n_ctx)
-        context, limit, cannot_run, streamed = (
-            self._context(candidate, params),
-            self._limit(candidate, params),
-            False,
-            0,
-        )
+        context = self._context(candidate, params)
+        limit = self._limit(candidate, context)
+        cannot_run, streamed = False, 0
         if limit is not None:
             try:
                 streamed = plan_memory(candidate.native, limit, params).streamed
@@ -155,10 +152,10 @@ class Estimator:
 
     def fits(self, candidate: Candidate, n_ctx: int) -> bool:
         """Whether all of it is in memory."""
-        params = self._params(n_ctx)
-        if self._limit(candidate, params) is not None:
+        context = self._context(candidate, self._params(n_ctx))
+        if self._limit(candidate, context) is not None:
             return False
-        return self.memory is not None or self._context(candidate, params) <= self.board.free_memory
+        return self.memory is not None or context <= self.board.free_memory
 
     def largest_n_ctx(self, candidate: Candidate) -> int:
         """The largest context, in steps of 256, that fits; at least `MIN_N_CTX`, at most what was trained."""
@@ -174,8 +171,7 @@ class Estimator:
     def _context(self, candidate: Candidate, params: Any) -> int:
         return context_account(candidate.native, params, self.memory)
 
-    def _limit(self, candidate: Candidate, params: Any) -> int | None:
-        context = self._context(candidate, params)
+    def _limit(self, candidate: Candidate, context: int) -> int | None:
         return memory_limit(candidate.file_bytes, context, self.memory, self.board.free_memory)
 
     def _speed(self, candidate: Candidate, streamed: int) -> float | None:

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tests.hostile.breaker import broken
 from tests.hostile.classes import is_of_experts
 from tests.hostile.test_broken_files import outcomes
 from tests.hostile.test_mapped_files import run_script
+from tests.hostile.test_threads_and_signals import errors_of_closing
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="weights are streamed on Linux only")
 
@@ -159,28 +159,12 @@ def test_a_running_step_can_be_cancelled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.02])
 def test_close_while_others_generate(delay: float) -> None:
-    """As without a stream: four threads end with CancelledError or ClosedError, none hangs."""
+    """As without a stream, but that a thread may find no room for its context: none hangs."""
     plan = plan_file(model_path(), 1 << 40, n_ctx=256, n_threads=2)
     limit = plan.limit - plan.free - plan.resident + 40_000_000  # room for three more contexts
     model = iqrun.load(model_path(), n_threads=2, n_ctx=256, memory=limit - 25_000_000)
     assert model.streaming is not None
-    ended: list[BaseException] = []
-
-    def generate() -> None:
-        try:
-            while True:
-                model.complete("Once upon a time", max_tokens=200)
-        except iqrun.IqrunError as error:
-            ended.append(error)
-
-    threads = [threading.Thread(target=generate) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(delay)
-    model.close()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads)
+    ended = errors_of_closing(model, delay, max_tokens=200)
     known = (iqrun.CancelledError, iqrun.ClosedError, iqrun.ResourceError)
     assert [type(error) for error in ended if not isinstance(error, known)] == []
 

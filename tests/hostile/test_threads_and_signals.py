@@ -48,17 +48,14 @@ def test_k6_four_models_in_four_threads(tmp_path: Path) -> None:
             assert len(set(texts)) == 1
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.002, 0.02])
-def test_close_while_others_generate(delay: float) -> None:
-    """Four threads generate, a fifth closes the model: each ends with CancelledError or ClosedError, none hangs."""
-    model = iqrun.load(model_path(), n_threads=2, n_ctx=512)
-    ended: list[BaseException | None] = []
+def errors_of_closing(model: iqrun.Model, delay: float, max_tokens: int) -> list[iqrun.IqrunError]:
+    """What ends each of four threads that generate for ever, when the model is closed after some seconds."""
+    ended: list[iqrun.IqrunError] = []
 
     def generate() -> None:
         try:
-            for _ in range(100):
-                model.complete("Once upon a time", max_tokens=400)
-            ended.append(None)
+            while True:
+                model.complete("Once upon a time", max_tokens=max_tokens)
         except iqrun.IqrunError as error:
             ended.append(error)
 
@@ -71,6 +68,14 @@ def test_close_while_others_generate(delay: float) -> None:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
     assert len(ended) == 4
+    return ended
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.02])
+def test_close_while_others_generate(delay: float) -> None:
+    """Four threads generate, a fifth closes the model: each ends with CancelledError or ClosedError, none hangs."""
+    model = iqrun.load(model_path(), n_threads=2, n_ctx=512)
+    ended = errors_of_closing(model, delay, max_tokens=400)
     assert all(isinstance(error, (iqrun.CancelledError, iqrun.ClosedError)) for error in ended)
 
 

@@ -54,9 +54,7 @@ IQ_INLINE void q8_0_row(const iq_matmul_task *task, size_t row, const q8_0_x *x,
         q8_0_superblock(padded, x, x_stride, n_tokens, sums);
     }
     for (int t = 0; t < n_tokens; t++) {
-        const float sum = f32v_reduce_add(_mm256_add_ps(sums[t][0], sums[t][1]));
-        float *out = y + (size_t)t * task->y_stride + row;
-        *out = task->add ? *out + sum : sum;
+        gemv_put(task, y + (size_t)t * task->y_stride + row, _mm256_add_ps(sums[t][0], sums[t][1]));
     }
 }
 
@@ -79,14 +77,5 @@ IQ_INLINE void gemv_q8_0(const iq_matmul_task *task) {
         gemv_shape(unpacker_q8_0, task);
         return;
     }
-    for (size_t t = 0, n; t < task->n_tokens; t += n) {
-        n = iq_min_size(task->n_tokens - t, fit);
-        if (n >= 4) {
-            q8_0_tokens(task, t, 4), n = 4;
-        } else if (n >= 2) {
-            q8_0_tokens(task, t, 2), n = 2;
-        } else {
-            q8_0_tokens(task, t, 1);
-        }
-    }
+    GEMV_TOGETHER(task, fit, q8_0_tokens, task)
 }

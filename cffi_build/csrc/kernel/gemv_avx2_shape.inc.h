@@ -145,6 +145,25 @@ IQ_INLINE void gemv_ints_superblock(const unpacker f, const int_unpacker g, cons
 
 /* ---- rows and tokens --------------------------------------------------------------------------------------------- */
 
+/* Tokens are taken together, four, two or one, as far as their activations, of which `fit` find room in the scratch
+ * memory, allow; `tokens` has an instance for each number. */
+#define GEMV_TOGETHER(task, fit, tokens, ...)                                                                          \
+    for (size_t t = 0, n; t < (task)->n_tokens; t += n) {                                                              \
+        n = iq_min_size((task)->n_tokens - t, fit);                                                                    \
+        if (n >= 4) {                                                                                                  \
+            tokens(__VA_ARGS__, t, 4), n = 4;                                                                          \
+        } else if (n >= 2) {                                                                                           \
+            tokens(__VA_ARGS__, t, 2), n = 2;                                                                          \
+        } else {                                                                                                       \
+            tokens(__VA_ARGS__, t, 1);                                                                                 \
+        }                                                                                                              \
+    }
+
+IQ_INLINE void gemv_put(const iq_matmul_task *task, float *y, __m256 sums) {
+    const float sum = f32v_reduce_add(sums);
+    *y = task->add ? *y + sum : sum;
+}
+
 IQ_INLINE void gemv_ints_row(const unpacker f, const int_unpacker g, const iq_matmul_task *task, size_t row,
                              const gemv_x *x, size_t n_superblocks, int n_tokens, float *y) {
     const uint8_t *start = task->rows + row * task->row_bytes, *block = start + f.row_meta_bytes;
@@ -156,9 +175,7 @@ IQ_INLINE void gemv_ints_row(const unpacker f, const int_unpacker g, const iq_ma
     }
     for (int t = 0; t < n_tokens; t++) {
         if (f.row_meta_bytes) sums[t] = _mm256_mul_ps(sums[t], f.row_scale(start).v[0]);
-        const float sum = f32v_reduce_add(sums[t]);
-        float *out = y + (size_t)t * task->y_stride + row;
-        *out = task->add ? *out + sum : sum;
+        gemv_put(task, y + (size_t)t * task->y_stride + row, sums[t]);
     }
 }
 
@@ -177,22 +194,12 @@ IQ_INLINE void gemv_ints_tokens(const unpacker f, const int_unpacker g, const iq
     for (size_t row = 0; row < task->n_rows; row++) gemv_ints_row(f, g, task, row, x, n_superblocks, n_tokens, y);
 }
 
-/* Tokens are taken together as far as their activations fit into the scratch memory; where not even one fits, the other
- * shape serves. */
+/* Where not even one token's activations fit into the scratch memory, the other shape serves. */
 IQ_INLINE void gemv_ints_shape(const unpacker f, const int_unpacker g, const iq_matmul_task *task) {
     const size_t fit = IQ_SCRATCH_BYTES / (task->n_cols / IQ_SUPERBLOCK * sizeof(gemv_x));
     if (fit == 0) {
         gemv_shape(f, task);
         return;
     }
-    for (size_t t = 0, n; t < task->n_tokens; t += n) {
-        n = iq_min_size(task->n_tokens - t, fit);
-        if (n >= 4) {
-            gemv_ints_tokens(f, g, task, t, 4), n = 4;
-        } else if (n >= 2) {
-            gemv_ints_tokens(f, g, task, t, 2), n = 2;
-        } else {
-            gemv_ints_tokens(f, g, task, t, 1);
-        }
-    }
+    GEMV_TOGETHER(task, fit, gemv_ints_tokens, f, g, task)
 }
