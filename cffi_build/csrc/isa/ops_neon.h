@@ -358,6 +358,14 @@ IQ_INLINE chunk_sums chunk_add(chunk_sums sums, lanes64 codes, lanes64 q, bool i
 }
 IQ_INLINE int32x4_t chunk_slots(chunk_sums sums) { return vpaddq_s32(sums.v[0], sums.v[1]); }
 #endif
+/* acc += 16 products, each four to a lane with sdot, else any; codes of -128 too */
+IQ_INLINE int32x4_t add_16(int32x4_t acc, int8x16_t a, int8x16_t x) {
+#if IQ_NEON_DOTPROD
+    return sdot(acc, a, x);
+#else
+    return add_both_halves(acc, a, x, true);
+#endif
+}
 IQ_INLINE chunk_sums chunk_zero(void) { return (chunk_sums){{vdupq_n_s32(0), vdupq_n_s32(0)}}; }
 
 /* As the other instruction sets have them, for the sums of activations */
@@ -536,169 +544,6 @@ IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
         transpose4(r);
         for (int i = 0; i < 4; i++) vst1q_f32(out + 16 * (4 * quarter + i) + first_row, r[i]);
     }
-}
-
-/* ---- tiles of 8 rows and up to 4 tokens (gemm) ------------------------------------------------------------------- */
-
-/* A tile holds 16 columns of 8 rows in 8 registers; accumulators hold 8 rows x 4 tokens.
- *
- *   i8mm     a register is 2 rows x 8 columns, an accumulator 2 rows x 2 tokens
- *   dotprod  4 rows x 4 columns, 4 rows x 1 token
- *   else     4 rows x 4 columns: columns 0, 1 of each row, then 2, 3, so that smull and smlal2 add up within rows */
-#define TILE_TOKENS 4
-
-#if IQ_NEON_I8MM
-#define TILE_ROW_GROUPS 4
-#define TILE_TOKEN_GROUPS 2
-#define TILE_D_GROUPS 2
-#else
-#define TILE_ROW_GROUPS 2
-#define TILE_TOKEN_GROUPS 4
-#define TILE_D_GROUPS 1
-#endif
-#define TILE_X_BYTES (IQ_NEON_DOTPROD ? 1 : 4) /* per activation: without sdot each stands four times */
-
-/* 16 codes of each of 4 rows to half a tile */
-IQ_INLINE void tile_store(uint8_t *out, const uint8x16_t r[4]) {
-#if IQ_NEON_I8MM
-    for (int i = 0; i < 2; i++) {
-        const uint64x2x2_t pair = {{vreinterpretq_u64_u8(r[2 * i]), vreinterpretq_u64_u8(r[2 * i + 1])}};
-        vst2q_u64((uint64_t *)(void *)(out + 32 * i), pair);
-    }
-#elif IQ_NEON_DOTPROD
-    vst4q_u32((uint32_t *)(void *)out, (uint32x4x4_t){{vreinterpretq_u32_u8(r[0]), vreinterpretq_u32_u8(r[1]),
-                                                       vreinterpretq_u32_u8(r[2]), vreinterpretq_u32_u8(r[3])}});
-#else
-    vst4q_u16((uint16_t *)(void *)out, (uint16x8x4_t){{vreinterpretq_u16_u8(r[0]), vreinterpretq_u16_u8(r[1]),
-                                                       vreinterpretq_u16_u8(r[2]), vreinterpretq_u16_u8(r[3])}});
-#endif
-}
-/* Lanes 4k .. 4k + 3 of 4 rows, to be loaded lane by lane as tile_scale wants them: two registers for each lane are
- * `stride` floats apart with i8mm, else there is one. */
-IQ_INLINE void tile_store_scales(float *out, size_t stride, const float32x4_t r[4]) {
-#if IQ_NEON_I8MM
-    vst4q_f32(out, (float32x4x4_t){{r[0], r[0], r[1], r[1]}});
-    vst4q_f32(out + stride, (float32x4x4_t){{r[2], r[2], r[3], r[3]}});
-#else
-    (void)stride;
-    vst4q_f32(out, (float32x4x4_t){{r[0], r[1], r[2], r[3]}});
-#endif
-}
-/* The same of 4 tokens, for tile_scale's d */
-IQ_INLINE void tile_store_d(float *out, size_t stride, const float32x4_t t[4]) {
-#if IQ_NEON_I8MM
-    vst4q_f32(out, (float32x4x4_t){{t[0], t[1], t[0], t[1]}});
-    vst4q_f32(out + stride, (float32x4x4_t){{t[2], t[3], t[2], t[3]}});
-#else
-    tile_store_scales(out, stride, t);
-#endif
-}
-/* 16 activations of 4 tokens, as tile_slot reads them */
-IQ_INLINE void tile_store_x(int8_t *out, const int8x16_t x[4]) {
-#if IQ_NEON_I8MM
-    const uint8x16_t rows[4] = {vreinterpretq_u8_s8(x[0]), vreinterpretq_u8_s8(x[1]), vreinterpretq_u8_s8(x[2]),
-                                vreinterpretq_u8_s8(x[3])};
-    tile_store((uint8_t *)out, rows);
-#elif IQ_NEON_DOTPROD
-    for (int t = 0; t < 4; t++) vst1q_s8(out + 16 * t, x[t]);
-#else
-    for (int t = 0; t < 4; t++) { /* two columns four times */
-        const int16x8_t pairs = vreinterpretq_s16_s8(x[t]);
-        vst4q_s16((int16_t *)(void *)(out + 64 * t), (int16x8x4_t){{pairs, pairs, pairs, pairs}});
-    }
-#endif
-}
-
-#if IQ_NEON_I8MM
-#if defined(__clang__) && !defined(__ARM_FEATURE_MATMUL_INT8)
-IQ_INLINE int32x4_t smmla(int32x4_t acc, int8x16_t a, int8x16_t b) {
-    __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(a), "w"(b));
-    return acc;
-}
-#else
-IQ_INLINE int32x4_t smmla(int32x4_t acc, int8x16_t a, int8x16_t b) { return vmmlaq_s32(acc, a, b); }
-#endif
-#elif IQ_NEON_DOTPROD
-IQ_INLINE int32x4_t sdot_lane(int32x4_t acc, int8x16_t a, int8x16_t b, int lane) {
-#if defined(__clang__) && !defined(__ARM_FEATURE_DOTPROD)
-    const int32x4_t x = vreinterpretq_s32_s8(b);
-    const int32x4_t dup = lane == 0   ? vdupq_laneq_s32(x, 0)
-                          : lane == 1 ? vdupq_laneq_s32(x, 1)
-                          : lane == 2 ? vdupq_laneq_s32(x, 2)
-                                      : vdupq_laneq_s32(x, 3);
-    return sdot(acc, a, vreinterpretq_s8_s32(dup));
-#else
-    return lane == 0   ? vdotq_laneq_s32(acc, a, b, 0)
-           : lane == 1 ? vdotq_laneq_s32(acc, a, b, 1)
-           : lane == 2 ? vdotq_laneq_s32(acc, a, b, 2)
-                       : vdotq_laneq_s32(acc, a, b, 3);
-#endif
-}
-#endif
-
-/* Bytes of a group of rows in a tile */
-#define TILE_GROUP_BYTES (128 / TILE_ROW_GROUPS)
-
-/* acc[group of tokens] += 16 columns of one group of rows; `i8`: codes may be -128 */
-IQ_INLINE void tile_slot(const uint8_t *w, const int8_t *x, int n_token_groups, bool i8, int32x4_t *acc) {
-    int8x16_t codes[TILE_GROUP_BYTES / 16];
-    (void)i8;
-    IQ_UNROLL
-    for (int i = 0; i < TILE_GROUP_BYTES / 16; i++) codes[i] = vld1q_s8((const int8_t *)w + 16 * i);
-#if IQ_NEON_I8MM
-    IQ_UNROLL
-    for (int t = 0; t < n_token_groups; t++) {
-        acc[t] = smmla(smmla(acc[t], codes[0], vld1q_s8(x + 32 * t)), codes[1], vld1q_s8(x + 32 * t + 16));
-    }
-#elif IQ_NEON_DOTPROD
-    IQ_UNROLL
-    for (int c = 0; c < 4; c++) {
-        IQ_UNROLL
-        for (int t = 0; t < n_token_groups; t++) acc[t] = sdot_lane(acc[t], codes[c], vld1q_s8(x + 16 * t), c);
-    }
-#else
-    IQ_UNROLL
-    for (int t = 0; t < n_token_groups; t++) {
-        IQ_UNROLL
-        for (int c = 0; c < 4; c++) {
-            acc[t] = add_both_halves(acc[t], codes[c], vld1q_s8(x + 64 * t + 16 * c), i8);
-        }
-    }
-#endif
-}
-
-/* sum + scaled * d, d of the group's tokens */
-IQ_INLINE float32x4_t tile_scale(float32x4_t sum, float32x4_t scaled, const float *d, size_t stride, int group) {
-#if IQ_NEON_I8MM
-    return vfmaq_f32(sum, scaled, vld1q_f32(d + stride * (size_t)group));
-#else
-    (void)stride;
-    const float32x4_t tokens = vld1q_f32(d);
-    return group == 0   ? vfmaq_laneq_f32(sum, scaled, tokens, 0)
-           : group == 1 ? vfmaq_laneq_f32(sum, scaled, tokens, 1)
-           : group == 2 ? vfmaq_laneq_f32(sum, scaled, tokens, 2)
-                        : vfmaq_laneq_f32(sum, scaled, tokens, 3);
-#endif
-}
-/* Token `token` of the sums: 8 rows */
-IQ_INLINE void tile_token(const float32x4_t *sums, int token, float32x4_t rows[2]) {
-#if IQ_NEON_I8MM
-    const float32x4_t *s = sums + TILE_ROW_GROUPS * (token / 2);
-    rows[0] = token % 2 ? vuzp2q_f32(s[0], s[1]) : vuzp1q_f32(s[0], s[1]);
-    rows[1] = token % 2 ? vuzp2q_f32(s[2], s[3]) : vuzp1q_f32(s[2], s[3]);
-#else
-    rows[0] = sums[TILE_ROW_GROUPS * token], rows[1] = sums[TILE_ROW_GROUPS * token + 1];
-#endif
-}
-/* The int8 values of 16 lanes (small integers) */
-IQ_INLINE uint8x16_t lane_bytes(f32x16 a) {
-    const i32x16 x = V4_MAP(vcvtnq_s32_f32, a);
-    const int16x8_t low = vuzp1q_s16(vreinterpretq_s16_s32(x.v[0]), vreinterpretq_s16_s32(x.v[1]));
-    const int16x8_t high = vuzp1q_s16(vreinterpretq_s16_s32(x.v[2]), vreinterpretq_s16_s32(x.v[3]));
-    return vuzp1q_u8(vreinterpretq_u8_s16(low), vreinterpretq_u8_s16(high));
-}
-IQ_INLINE uint8x16_t add_lane(uint8x16_t a, uint8x16_t bytes, int lane) {
-    return vaddq_u8(a, vqtbl1q_u8(bytes, vdupq_n_u8((uint8_t)lane)));
 }
 
 /* ---- q8_0 keys and values (kernel/attention_q8.inc.h) ------------------------------------------------------------ */

@@ -56,6 +56,40 @@ IQ_INLINE float32x4_t add_slots(const unpacker f, slot_floats sw, slot_floats of
     return sum;
 }
 
+/* One fp16 at the start of each of 4 blocks */
+IQ_INLINE float32x4_t f16_of_4(const uint8_t *p, size_t stride) {
+    const uint16x4_t x = {iq_load_u16(p), iq_load_u16(p + stride), iq_load_u16(p + 2 * stride),
+                          iq_load_u16(p + 3 * stride)};
+    return vcvt_f32_f16(vreinterpret_f16_u16(x));
+}
+/* Q8_0: codes are read as they stand, 32 in a block of 34 bytes. A register of products is a block; they are added up
+ * across lanes, those of the even blocks, then of the odd ones, as the scales of the activations stand. */
+IQ_INLINE void q8_0_superblock(const uint8_t *const *blocks, int n_rows, const iq_q8_block *x, float32x4_t *sums) {
+    const size_t size = sizeof(block_q8_0);
+    int32x4_t dots[GEMV_ROWS][2][4];
+    const int8_t *q = x->q;
+    IQ_UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        const int8x16x4_t two = vld1q_s8_x4(q); /* blocks */
+        q = opaque(q + 64);
+        IQ_UNROLL
+        for (int k = 0; k < 2 * n_rows; k++) {
+            const size_t r = (size_t)k / 2, odd = (size_t)k % 2;
+            const int8_t *codes = ((const block_q8_0 *)(const void *)(blocks[r] + (2 * i + odd) * size))->qs;
+            const int32x4_t half = add_16(vdupq_n_s32(0), vld1q_s8(codes), two.val[2 * odd]);
+            dots[r][odd][i] = add_16(half, vld1q_s8(codes + 16), two.val[2 * odd + 1]);
+        }
+    }
+    IQ_UNROLL
+    for (int k = 0; k < 2 * n_rows; k++) {
+        const size_t r = (size_t)k / 2, odd = (size_t)k % 2;
+        const int32x4_t *dot = dots[r][odd];
+        const float32x4_t four = vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(dot[0], dot[1]), vpaddq_s32(dot[2], dot[3])));
+        const float32x4_t d = vmulq_f32(vld1q_f32(x->d + 8 * odd), f16_of_4(blocks[r] + odd * size, 2 * size));
+        sums[r] = vfmaq_f32(sums[r], four, d);
+    }
+}
+
 /* One superblock of n_rows rows times n_tokens tokens, of which one is 1 */
 IQ_INLINE void gemv_superblock(const unpacker f, const uint8_t *const *blocks, const f32x16 *row_scales, int n_rows,
                                const uint8_t *x, size_t x_stride, int n_tokens, float32x4_t *sums) {
@@ -64,6 +98,10 @@ IQ_INLINE void gemv_superblock(const unpacker f, const uint8_t *const *blocks, c
     IQ_UNROLL
     for (int t = 0; t < n_tokens; t++) {
         const iq_q8_block *b = (const iq_q8_block *)(const void *)(x + (size_t)t * x_stride);
+        if (f.range == CODES_I8) {
+            q8_0_superblock(blocks, n_rows, b, sums + t);
+            continue;
+        }
         IQ_UNROLL
         for (int half = 0; half < 2; half++) {
             const lanes64 xa = v_load(b->q + 128 * half), xb = v_load(b->q + 128 * half + 64);

@@ -4,6 +4,7 @@
 #endif
 
 #include "isa/ops_neon.h"
+#include "isa/ops_neon_tile.h"
 
 #define GEMV_TOKENS 4
 #define MATMUL_SHAPES "kernel/matmul_neon.inc.h"
