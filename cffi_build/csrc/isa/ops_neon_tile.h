@@ -250,11 +250,13 @@ IQ_INLINE void tile_scale(const tile_dots *dots, const float **bases, size_t ste
 /* sums += rows * tokens */
 IQ_INLINE void tile_add(const float *rows, const float *tokens, int n_tokens, tile_sums *sums) {
     const tile_tokens s = tile_load_tokens(tokens);
+    float32x4_t row[TILE_ROW_VECTORS];
+    IQ_UNROLL
+    for (int i = 0; i < TILE_ROW_VECTORS; i++) row[i] = vld1q_f32(rows + 4 * i);
     IQ_UNROLL
     for (int k = 0; k < 8; k++) {
-        if (!tile_wanted(k % 4, n_tokens)) continue;
-        const float32x4_t row = vld1q_f32(rows + 4 * tile_row_vector(k / 4, k % 4));
-        sums->v[k / 4][k % 4] = tile_fma_token(sums->v[k / 4][k % 4], row, s, k % 4);
+        const int h = k / 4, i = k % 4;
+        if (tile_wanted(i, n_tokens)) sums->v[h][i] = tile_fma_token(sums->v[h][i], row[tile_row_vector(h, i)], s, i);
     }
 }
 /* 4 rows of a token */

@@ -200,12 +200,12 @@ typedef struct {
     bool add;
 } tile_output;
 
-IQ_INLINE void tile_put(const tile_output *out, const tile_sums *sums, int n_tokens, bool add) {
+IQ_INLINE void tile_put(float *y, size_t stride, const tile_sums *sums, int n_tokens, bool add) {
     IQ_UNROLL
-    for (int i = 0; i < 2 * n_tokens; i++) {
-        float *y = out->y + (size_t)(i / 2) * out->stride + i % 2 * 4;
-        const float32x4_t rows = tile_token(sums, i % 2, i / 2);
-        vst1q_f32(y, add ? vaddq_f32(vld1q_f32(y), rows) : rows);
+    for (int t = 0; t < n_tokens; t++, y += stride) {
+        const float32x4_t low = tile_token(sums, 0, t), high = tile_token(sums, 1, t);
+        vst1q_f32(y, add ? vaddq_f32(vld1q_f32(y), low) : low);
+        vst1q_f32(y + 4, add ? vaddq_f32(vld1q_f32(y + 4), high) : high);
     }
 }
 /* Some of the rows and tokens */
@@ -218,30 +218,37 @@ static IQ_NOINLINE void tile_put_some(const tile_output *out, const float (*whol
 IQ_INLINE void tile_finish(const tile_output *out, const tile_sums *sums, int n_tokens) {
     if (out->n_rows < TILE_ROWS || out->n_tokens < (size_t)n_tokens) {
         float whole[TILE_TOKENS][TILE_ROWS];
-        const tile_output part = {whole[0], TILE_ROWS, TILE_ROWS, (size_t)n_tokens, false};
-        tile_put(&part, sums, n_tokens, false);
+        tile_put(whole[0], TILE_ROWS, sums, n_tokens, false);
         tile_put_some(out, (const float(*)[TILE_ROWS])whole);
     } else if (out->add) {
-        tile_put(out, sums, n_tokens, true);
+        tile_put(out->y, out->stride, sums, n_tokens, true);
     } else {
-        tile_put(out, sums, n_tokens, false);
+        tile_put(out->y, out->stride, sums, n_tokens, false);
     }
 }
 
 IQ_INLINE void tile_multiply(const tile *w, const panel *x, size_t depth, tile_kind kind, int n_tokens,
                              const tile_output *out) {
-    enum { TOGETHER = 2 };
     const size_t scales = (size_t)n_scales(kind.wide);
+    const int together = kind.wide || !IQ_NEON_I8MM ? 4 : 2; /* as many as GCC has registers for without copies */
     tile_sums sums;
     IQ_UNROLL
     for (int i = 0; i < 8; i++) sums.v[i / 4][i % 4] = vdupq_n_f32(0.0f);
     tile_reader at = {(const int8_t *)w->codes, x->q[0][0][0], w->sw[0][0], x->bases[0][0], x->d[0][0][0], sum_starts};
-    for (size_t i = 0; i < depth * N_PAIRS; i += TOGETHER) {
+    for (size_t i = 0; i < depth * N_PAIRS; i += (size_t)together) {
         IQ_UNROLL
-        for (int k = 0; k < TOGETHER; k++) tile_pair(&at, k, kind, n_tokens, &sums);
-        at.sw += TOGETHER * scales / N_PAIRS * TILE_ROW_VECTORS * 4, at.d += TOGETHER * TILE_D_VECTORS * 4;
+        for (int k = 0; k < together; k++) tile_pair(&at, k, kind, n_tokens, &sums);
+        at.sw += (size_t)together * scales / N_PAIRS * TILE_ROW_VECTORS * 4;
+        at.d += together * TILE_D_VECTORS * 4;
     }
-    for (size_t i = 0; kind.has_min && i < depth * scales; i++) tile_add(w->min[i][0], x->s[i][0], n_tokens, &sums);
+    const float *min = w->min[0][0], *s = x->s[0][0];
+    for (size_t i = 0; kind.has_min && i < depth * scales; i += (size_t)together) {
+        IQ_UNROLL
+        for (int k = 0; k < together; k++) {
+            tile_add(min + k * TILE_ROW_VECTORS * 4, s + k * TILE_D_VECTORS * 4, n_tokens, &sums);
+        }
+        min += together * TILE_ROW_VECTORS * 4, s += together * TILE_D_VECTORS * 4;
+    }
     tile_finish(out, &sums, n_tokens);
 }
 
