@@ -46,6 +46,15 @@
 #define IQ_TARGET_END
 #endif
 
+/* Before a loop of few rounds whose index must become a constant */
+#if defined(__clang__)
+#define IQ_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define IQ_UNROLL _Pragma("GCC unroll 16")
+#else
+#define IQ_UNROLL
+#endif
+
 /* Unaligned loads from a mapped file. */
 IQ_INLINE uint16_t iq_load_u16(const void *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
 IQ_INLINE uint32_t iq_load_u32(const void *p) { uint32_t v; memcpy(&v, p, sizeof v); return v; }

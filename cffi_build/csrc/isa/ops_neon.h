@@ -5,15 +5,6 @@
 #ifndef IQ_ISA_OPS_NEON_H
 #define IQ_ISA_OPS_NEON_H
 
-/* Before a loop of few rounds whose index must become a constant */
-#if defined(__clang__)
-#define IQ_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define IQ_UNROLL _Pragma("GCC unroll 16")
-#else
-#define IQ_UNROLL
-#endif
-
 #define LANE_BIAS 0
 #define TILE_BIAS 0
 

@@ -8,6 +8,9 @@
 
 #define TILE_ROWS 16
 #define GEMM_SUPERBLOCKS 2 /* depth and ... */
+#ifndef TILE_UNROLL
+#define TILE_UNROLL /* before loops over the tokens of a tile */
+#endif
 #ifndef GEMM_TILES
 #define GEMM_TILES 12 /* ... height of what is unpacked at a time: rests in the second-level cache */
 #endif
@@ -63,6 +66,8 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
     for (size_t r = 0; r < TILE_ROWS; r++) {
         const uint8_t *row = task->rows + iq_min_size(first_row + r, task->n_rows - 1) * task->row_bytes;
         const uint8_t *block = row + f.row_meta_bytes + index * f.superblock_bytes;
+        const uint8_t *below = block + TILE_ROWS * task->row_bytes; /* the next tile's: too far apart for the hardware */
+        for (size_t i = 0; i < f.superblock_bytes; i += 64) PREFETCH(below + i);
         const size_t left = (size_t)(row + task->row_bytes - block);
         uint8_t padded[MAX_SMALL_SUPERBLOCK];
         if (left < f.superblock_bytes) {
@@ -104,13 +109,13 @@ IQ_INLINE void pack_token(const iq_q8_block *b, tile_kind kind, int token, panel
 /* sums[t] += 16 columns of 16 rows times token t; x holds the slot of all tokens */
 IQ_INLINE void tile_slot(const uint8_t *units, const int8_t *x, int n_tokens, i32x16 *sums) {
     tile_x q[TILE_TOKENS];
-    for (int t = 0; t < n_tokens; t++) q[t] = tile_load_x(x + 16 * TILE_X_BYTES * t);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) q[t] = tile_load_x(x + 16 * TILE_X_BYTES * t);
     const tile_w w0 = tile_load(units), w1 = tile_load(units + TILE_UNIT);
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w0, q[t], 0);
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w1, q[t], 1);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w0, q[t], 0);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w1, q[t], 1);
     const tile_w w2 = tile_load(units + 2 * TILE_UNIT), w3 = tile_load(units + 3 * TILE_UNIT);
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w2, q[t], 2);
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w3, q[t], 3);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w2, q[t], 2);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_dot(sums[t], w3, q[t], 3);
 }
 
 /* One 32-block, its slots in lanes a and b, which share a scale */
@@ -118,11 +123,11 @@ IQ_INLINE void tile_wide_pair(const tile *w, const panel *x, int a, int b, int n
     const float *d = &x->d[0][a];
     const int32_t *bias = &x->pair_bias[0][a];
     i32x16 sums[TILE_TOKENS];
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias + IQ_SLOTS * t);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias + IQ_SLOTS * t);
     tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
     tile_slot(w->codes[b], x->q[b][0], n_tokens, sums);
     const f32x16 sw = f32x16_load(w->sw[a]);
-    for (int t = 0; t < n_tokens; t++) {
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
         acc[t] = f32x16_fma(i32x16_f32(sums[t]), f32x16_mul(sw, f32x16_set1(d[IQ_SLOTS * t])), acc[t]);
     }
 }
@@ -133,14 +138,14 @@ IQ_INLINE void tile_pair(const tile *w, const panel *x, int a, int b, int n_toke
     const int32_t *bias_a = &x->bias[0][a], *bias_b = &x->bias[0][b];
     i32x16 sums[TILE_TOKENS];
     f32x16 first[TILE_TOKENS];
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_a + IQ_SLOTS * t);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_a + IQ_SLOTS * t);
     tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
     const f32x16 sw_a = f32x16_load(w->sw[a]);
-    for (int t = 0; t < n_tokens; t++) first[t] = f32x16_mul(i32x16_f32(sums[t]), sw_a);
-    for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_b + IQ_SLOTS * t);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) first[t] = f32x16_mul(i32x16_f32(sums[t]), sw_a);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_b + IQ_SLOTS * t);
     tile_slot(w->codes[b], x->q[b][0], n_tokens, sums);
     const f32x16 sw_b = f32x16_load(w->sw[b]);
-    for (int t = 0; t < n_tokens; t++) {
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
         const f32x16 both = f32x16_fma(i32x16_f32(sums[t]), sw_b, first[t]);
         acc[t] = f32x16_fma(both, f32x16_set1(d[IQ_SLOTS * t]), acc[t]);
     }
@@ -150,13 +155,13 @@ IQ_INLINE void tile_min(const tile *w, const panel *x, int n_tokens, f32x16 *acc
     for (int lane = 0; lane < IQ_SLOTS; lane++) {
         const f32x16 min = f32x16_load(w->min[lane]);
         const float *s = &x->s[0][lane];
-        for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(min, f32x16_set1(s[IQ_SLOTS * t]), acc[t]);
+        TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(min, f32x16_set1(s[IQ_SLOTS * t]), acc[t]);
     }
 }
 
 IQ_INLINE void tile_multiply(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind, int n_tokens,
                              f32x16 *acc) {
-    for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_zero();
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_zero();
     for (; n_superblocks > 0; n_superblocks--, w++, x++) {
         for (int pair = 0; pair < IQ_SLOTS / 2; pair++) {
             const int a = kind.apart == 1 ? 2 * pair : pair + (pair & 4);
@@ -177,7 +182,7 @@ typedef struct {
 } tile_output;
 
 IQ_INLINE void tile_finish(const tile_output *out, int n_tokens, const f32x16 *acc) {
-    for (int t = 0; t < n_tokens; t++) {
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
         float *y = out->y + (size_t)t * out->stride;
         if (out->n_rows == TILE_ROWS) {
             f32x16_store(y, out->add ? f32x16_add(f32x16_load(y), acc[t]) : acc[t]);
@@ -236,6 +241,15 @@ IQ_INLINE tile_fn tile_function(size_t n_tokens, bool wide) {
     }
 }
 
+/* Asks for a part of what pack_token will read next: of the superblocks of the tokens from `token` on, number `part`. */
+IQ_INLINE void fetch_ahead(const iq_matmul_task *task, size_t token, size_t first, size_t depth, size_t part) {
+    token += part / depth;
+    if (part / depth >= TILE_TOKENS || token >= task->n_tokens) return;
+    const uint8_t *x = (const uint8_t *)task->x + token * task->x_stride;
+    const uint8_t *block = (const uint8_t *)((const iq_q8_block *)x + first + part % depth);
+    for (size_t i = 0; i < sizeof(iq_q8_block); i += 64) PREFETCH(block + i);
+}
+
 /* All tokens against the unpacked tiles: rows first_row ..., `depth` superblocks from superblock `first`. */
 static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, size_t first_row, size_t first,
                                     size_t depth, gemm_scratch *scratch) {
@@ -250,8 +264,9 @@ static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, 
         }
         for (size_t row = first_row; row < end; row += TILE_ROWS) {
             float *y = task->y + token * task->y_stride + row;
-            const size_t n_rows = iq_min_size(end - row, TILE_ROWS);
-            multiply(scratch->tiles[(row - first_row) / TILE_ROWS], scratch->panels, depth, kind,
+            const size_t n_rows = iq_min_size(end - row, TILE_ROWS), at = (row - first_row) / TILE_ROWS;
+            fetch_ahead(task, token + n, first, depth, at);
+            multiply(scratch->tiles[at], scratch->panels, depth, kind,
                      (tile_output){y, task->y_stride, n_rows, task->add || first > 0});
         }
     }
