@@ -290,8 +290,8 @@ typedef const int8_t *tile_x;
 IQ_INLINE tile_w tile_load(const uint8_t *unit) { return _mm512_load_si512(unit); }
 IQ_INLINE tile_x tile_load_x(const int8_t *q) { return q; }
 IQ_INLINE i32x16 tile_init(const int32_t *bias) { return _mm512_set1_epi32(*bias); }
-/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3. gcc would load the activations by an instruction of its
- * own, which costs 2 to 3 % of the loop. */
+/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3. gcc would load these by an instruction of its own, which
+ * costs 2 to 3 % of the loop. */
 IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
 #if defined(__GNUC__) && !defined(__clang__)
     typedef struct {

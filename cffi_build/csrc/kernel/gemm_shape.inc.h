@@ -66,7 +66,7 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
     for (size_t r = 0; r < TILE_ROWS; r++) {
         const uint8_t *row = task->rows + iq_min_size(first_row + r, task->n_rows - 1) * task->row_bytes;
         const uint8_t *block = row + f.row_meta_bytes + index * f.superblock_bytes;
-        const uint8_t *below = block + TILE_ROWS * task->row_bytes; /* the next tile's: too far apart for the hardware */
+        const uint8_t *below = block + TILE_ROWS * task->row_bytes; /* in the next tile */
         for (size_t i = 0; i < f.superblock_bytes; i += 64) PREFETCH(below + i);
         const size_t left = (size_t)(row + task->row_bytes - block);
         uint8_t padded[MAX_SMALL_SUPERBLOCK];
@@ -241,7 +241,7 @@ IQ_INLINE tile_fn tile_function(size_t n_tokens, bool wide) {
     }
 }
 
-/* Asks for a part of what pack_token will read next: of the superblocks of the tokens from `token` on, number `part`. */
+/* Asks for a part of what pack_token will read next: superblock number `part` of the tokens from `token` on. */
 IQ_INLINE void fetch_ahead(const iq_matmul_task *task, size_t token, size_t first, size_t depth, size_t part) {
     token += part / depth;
     if (part / depth >= TILE_TOKENS || token >= task->n_tokens) return;
