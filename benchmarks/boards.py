@@ -16,7 +16,7 @@ from iqrun.text_tables import markdown_table
 
 # Instructions per 256 weights when one token is decoded, counted under emulation (docs/performance.md).
 NEON_DOTPROD = {
-    "IQ2_K": 115,
+    "IQ2_K": 116,
     "IQ2_KS": 100,
     "IQ2_KL": 128,
     "IQ3_K": 193,
@@ -28,7 +28,7 @@ NEON_DOTPROD = {
     "IQ5_KS": 154,
     "IQ6_K": 184,
     "Q4_0": 96,
-    "Q8_0": 112,
+    "Q8_0": 77,
     "Q4_K": 105,
     "Q6_K": 154,
 }
@@ -43,9 +43,9 @@ NEON = {
     "IQ4_KSS": 188,
     "IQ5_K": 228,
     "IQ5_KS": 194,
-    "IQ6_K": 229,
+    "IQ6_K": 230,
     "Q4_0": 138,
-    "Q8_0": 174,
+    "Q8_0": 128,
     "Q4_K": 151,
     "Q6_K": 198,
 }
