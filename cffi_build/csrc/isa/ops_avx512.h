@@ -290,8 +290,8 @@ typedef const int8_t *tile_x;
 IQ_INLINE tile_w tile_load(const uint8_t *unit) { return _mm512_load_si512(unit); }
 IQ_INLINE tile_x tile_load_x(const int8_t *q) { return q; }
 IQ_INLINE i32x16 tile_init(const int32_t *bias) { return _mm512_set1_epi32(*bias); }
-/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3. gcc would load these by an instruction of its own, which
- * costs 2 to 3 % of the loop. */
+/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3. gcc would load these by an instruction of its own: 2
+ * to 3 % of the loop. */
 IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
 #if defined(__GNUC__) && !defined(__clang__)
     typedef struct {
@@ -309,13 +309,14 @@ IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) { memcpy(out, q, 16); 
 /* In place: dword c of row r goes to dword r of row c. */
 IQ_INLINE void transpose16(__m512i r[16]) {
     __m512i t[16];
-    for (int i = 0; i < 16; i += 4) {
+    IQ_UNROLL for (int i = 0; i < 16; i += 4) {
         const __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
         const __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]), d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
         t[i] = _mm512_unpacklo_epi64(a, c), t[i + 1] = _mm512_unpackhi_epi64(a, c);
         t[i + 2] = _mm512_unpacklo_epi64(b, d), t[i + 3] = _mm512_unpackhi_epi64(b, d);
     }
-    for (int i = 0; i < 4; i++) { /* t[4g + i] holds column 4k + i of rows 4g .. 4g + 3 in its 128-bit lane k */
+    /* t[4g + i] holds column 4k + i of rows 4g .. 4g + 3 in its 128-bit lane k */
+    IQ_UNROLL for (int i = 0; i < 4; i++) {
         const __m512i a = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x88), b = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xdd);
         const __m512i c = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x88);
         const __m512i d = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xdd);
@@ -324,16 +325,18 @@ IQ_INLINE void transpose16(__m512i r[16]) {
     }
 }
 /* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
-IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
-    transpose16(rows);
-    for (size_t i = 0; i < 16; i++) _mm512_store_si512(units + i / 4 * stride + i % 4 * TILE_UNIT, rows[i]);
+IQ_INLINE void tile_store(uint8_t *units, size_t stride, const lanes64 rows[16]) {
+    __m512i r[16]; /* transposed in registers: in place would be in memory */
+    IQ_UNROLL for (int i = 0; i < 16; i++) r[i] = rows[i];
+    transpose16(r);
+    IQ_UNROLL for (size_t i = 0; i < 16; i++) _mm512_store_si512(units + i / 4 * stride + i % 4 * TILE_UNIT, r[i]);
 }
 /* 16 floats of each of 16 rows to 16 vectors over the rows */
 IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
     __m512i r[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(rows[i]);
+    IQ_UNROLL for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(rows[i]);
     transpose16(r);
-    for (int i = 0; i < 16; i++) _mm512_store_si512(out + 16 * i, r[i]);
+    IQ_UNROLL for (int i = 0; i < 16; i++) _mm512_store_si512(out + 16 * i, r[i]);
 }
 /* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */
 IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
