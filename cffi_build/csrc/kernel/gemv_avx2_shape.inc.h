@@ -1,11 +1,26 @@
 /* Few tokens on AVX2, for formats whose scales are small integers: a sub-block's scale is multiplied where the products
  * are added up, by vpmaddwd, and floats come in once per 32 columns.
  *
- * Every vector holds 16 columns of the first half of a superblock and the same 16 of the second: sub-block n in the
- * lower 128 bits, 8 + n in the upper. Two such vectors are a pair, one 32-block of each half. Scales and sums of
- * activations then stand in the order of the columns, and the scales of a pair are one dword of either half. The
- * activations are brought into that order once per task. What is computed for a row and a token does not depend on what
- * stands beside them. */
+ * Every vector holds two sub-blocks of 16 columns, one in its lower 128 bits, one in its upper. Two such vectors are a
+ * pair, two whole 32-blocks. Scales and sums of activations stand in the order of the vectors, the lower sub-blocks of
+ * all, then the upper ones, so that the scales of a pair are one dword of either half. The activations are brought into
+ * that order once per task. What is computed for a row and a token does not depend on what stands beside them. */
+
+/* Which sub-blocks the vectors hold: those of the superblock's first half and of its second, or, where bytes hold the
+ * nibbles of sub-blocks 2n and 2n + 1, what 32 bytes give. */
+typedef enum { VECTORS_HALVES, VECTORS_NIBBLES } vector_order;
+
+#define HALVES_SUB_BLOCKS(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), \
+    f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)
+#define NIBBLES_SUB_BLOCKS(f) f(0), f(1), f(4), f(5), f(8), f(9), f(12), f(13), \
+    f(2), f(3), f(6), f(7), f(10), f(11), f(14), f(15)
+
+/* 16 words, f of each sub-block */
+#define SUB_BLOCK_WORDS(order, f)                                                                                      \
+    ((order) == VECTORS_HALVES ? _mm256_setr_epi16(HALVES_SUB_BLOCKS(f)) : _mm256_setr_epi16(NIBBLES_SUB_BLOCKS(f)))
+
+#define SELF(n) (n)
+static const uint8_t vector_sub_blocks[2][IQ_SLOTS] = {{HALVES_SUB_BLOCKS(SELF)}, {NIBBLES_SUB_BLOCKS(SELF)}};
 
 /* How the int16 sums of two products that vpmaddubsw makes are added up. */
 typedef enum {
@@ -14,7 +29,7 @@ typedef enum {
     CODES_SIGNED,   /* -127..126: times |q|, flipped where q < 0; ~code is -code - 1, gemv_x.negative takes it back */
 } code_kind;
 
-/* Sub-blocks 2b, 2b + 1 of either half; mixed: their words in turn, the lower 64 bits in x, the upper in y. */
+/* Two vectors; mixed: their words in turn, the lower 64 bits of either half in x, the upper in y. */
 typedef struct {
     __m256i x, y;
 } code_pair;
@@ -25,17 +40,19 @@ IQ_INLINE code_pair mix(code_pair p, bool mixed) {
 
 typedef struct {
     __m256i scale;  /* 16 int16 */
-    __m256i offset; /* 16 int16: what a sum of activations is multiplied with, scale * offset or minimum */
+    __m256i offset; /* 16 int16: what gemv_x.sums is multiplied with, scale * offset / shift or minimum */
     __m256 d, dmin; /* of the superblock */
 } int_scales;
 
 /* Beside the `unpacker`; a weight is d * scale * (code + offset), or d * scale * code - dmin * minimum. */
 typedef struct {
     code_kind kind;
+    vector_order order;
+    int shift;  /* what sums of activations are multiplied with before: the second codebook's shift, or 1 */
     bool wide;  /* the two sub-blocks of a 32-block always share their scale */
-    bool mixed; /* the codes are, which saves mixing their products */
+    bool mixed; /* the codes are: one vector of scales then serves both vectors */
     int_scales (*scales)(const uint8_t *superblock);
-    code_pair (*codes)(const uint8_t *superblock, int b); /* 32-blocks b and b + 4 */
+    code_pair (*codes)(const uint8_t *superblock, int b); /* pair b: HALVES: 32-blocks b, b + 4; NIBBLES: 2b, 2b + 1 */
 } int_unpacker;
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
@@ -44,7 +61,7 @@ typedef struct {
 typedef struct {
     __m256i q[8];    /* or |q| (CODES_SIGNED) */
     __m256i flip[8]; /* CODES_SIGNED: bytes of ones where q < 0 */
-    __m256i sums;     /* int16: of each 16 q */
+    __m256i sums;     /* int16: of each 16 q, times int_unpacker.shift */
     __m256i negative; /* CODES_SIGNED, int16: of each 16 |q| with q < 0 */
     __m256 d;         /* scales of the 32-blocks in their order ... */
     __m256 pair_d[4]; /* ... and of each pair, one in either half */
@@ -61,7 +78,9 @@ IQ_INLINE __m256i sums16(const __m256i *dots) {
 
 IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, const int_unpacker g, gemv_x *out) {
     const code_kind kind = g.kind;
-    const uint8_t *slot = slot_of_sub_block[order];
+    const uint8_t *sub_block = vector_sub_blocks[g.order];
+    uint8_t slot[IQ_SLOTS];
+    for (int i = 0; i < IQ_SLOTS; i++) slot[i] = slot_of_sub_block[order][sub_block[i]];
     const __m256i ones = _mm256_set1_epi8(1);
     __m256i dots[8], absolute[8];
     for (int i = 0; i < 8; i++) {
@@ -81,6 +100,7 @@ IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, const int_
     }
     out->sums = sums16(dots);
     if (kind == CODES_SIGNED) out->negative = _mm256_srai_epi16(_mm256_sub_epi16(sums16(absolute), out->sums), 1);
+    out->sums = _mm256_mullo_epi16(out->sums, _mm256_set1_epi16((short)g.shift));
     float d[8];
     for (int i = 0; i < 8; i++) d[i] = b->d[IQ_SLOT_LANE(slot[2 * i])];
     out->d = _mm256_loadu_ps(d);
@@ -96,39 +116,39 @@ IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, const int_
                       : (b) == 1 ? _mm256_shuffle_epi32(a, 0x55)                                                       \
                       : (b) == 2 ? _mm256_shuffle_epi32(a, 0xaa)                                                       \
                                  : _mm256_shuffle_epi32(a, 0xff))
+/* Word i of either half, everywhere in it */
+IQ_INLINE __m256i spread_word(__m256i a, int i) {
+    return _mm256_shuffle_epi8(a, _mm256_set1_epi16((short)(0x0100 + 0x0202 * i)));
+}
 
 IQ_INLINE __m256i gemv_products(code_kind kind, __m256i codes, const gemv_x *x, int i) {
     if (kind != CODES_SIGNED) return _mm256_maddubs_epi16(codes, x->q[i]);
     return _mm256_maddubs_epi16(x->q[i], _mm256_xor_si256(codes, x->flip[i]));
 }
 
-/* Dwords that add up to scale * code * q over the pair of 32-blocks b; each below 2^24 in size. */
+/* Dwords that add up to scale * code * q over pair b; each below 2^24 in size. */
 IQ_INLINE __m256i pair_sums(const int_unpacker f, code_pair codes, const gemv_x *x, __m256i scale, int b) {
     const __m256i px = gemv_products(f.kind, codes.x, x, 2 * b), py = gemv_products(f.kind, codes.y, x, 2 * b + 1);
-    const __m256i s = SPREAD(scale, b); /* words: x, y, x, y ... */
-    if (f.wide && f.kind == CODES_U6) return _mm256_madd_epi16(_mm256_add_epi16(px, py), s);
-    if (f.wide) return _mm256_add_epi32(_mm256_madd_epi16(px, s), _mm256_madd_epi16(py, s));
-    const code_pair p = mix((code_pair){px, py}, !f.mixed);
-    if (f.kind == CODES_U6) return _mm256_madd_epi16(_mm256_add_epi16(p.x, p.y), s);
-    return _mm256_add_epi32(_mm256_madd_epi16(p.x, s), _mm256_madd_epi16(p.y, s));
+    const bool one = f.wide || f.mixed; /* words of s: x, y, x, y ... */
+    const __m256i s = one ? SPREAD(scale, b) : spread_word(scale, 2 * b);
+    if (one && f.kind == CODES_U6) return _mm256_madd_epi16(_mm256_add_epi16(px, py), s);
+    const __m256i sy = one ? s : spread_word(scale, 2 * b + 1);
+    return _mm256_add_epi32(_mm256_madd_epi16(px, s), _mm256_madd_epi16(py, sy));
 }
 
-/* d * (the sums over constants) */
+/* The sums over constants */
 IQ_INLINE __m256 constant_sums(const int_unpacker f, int_scales s, const gemv_x *x) {
     __m256i sums = _mm256_madd_epi16(s.offset, x->sums);
     if (f.kind == CODES_SIGNED) sums = _mm256_add_epi32(sums, _mm256_madd_epi16(s.scale, x->negative));
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(sums), x->d);
+    return _mm256_cvtepi32_ps(sums);
 }
 
 /* One superblock of a row times n_tokens tokens */
 IQ_INLINE void gemv_ints_superblock(const unpacker f, const int_unpacker g, const uint8_t *block, const gemv_x *x,
                                     size_t x_stride, int n_tokens, __m256 *sums) {
     const int_scales s = g.scales(block);
-    __m256 part[GEMV_TOKENS], constant[GEMV_TOKENS];
-    for (int t = 0; t < n_tokens; t++) {
-        constant[t] = constant_sums(g, s, x + (size_t)t * x_stride);
-        part[t] = f.has_min ? _mm256_setzero_ps() : constant[t];
-    }
+    __m256 part[GEMV_TOKENS];
+    for (int t = 0; t < n_tokens; t++) part[t] = _mm256_setzero_ps();
     for (int b = 0; b < 4; b++) {
         const code_pair codes = g.codes(block, b);
         for (int t = 0; t < n_tokens; t++) {
@@ -138,7 +158,12 @@ IQ_INLINE void gemv_ints_superblock(const unpacker f, const int_unpacker g, cons
         }
     }
     for (int t = 0; t < n_tokens; t++) {
-        if (f.has_min) sums[t] = _mm256_fnmadd_ps(s.dmin, constant[t], sums[t]);
+        const gemv_x *xt = x + (size_t)t * x_stride;
+        const __m256 constant = constant_sums(g, s, xt);
+        if (f.has_min)
+            sums[t] = _mm256_fnmadd_ps(s.dmin, _mm256_mul_ps(constant, xt->d), sums[t]);
+        else
+            part[t] = _mm256_fmadd_ps(constant, xt->d, part[t]);
         sums[t] = f.row_meta_bytes ? _mm256_add_ps(sums[t], part[t]) : _mm256_fmadd_ps(s.d, part[t], sums[t]);
     }
 }

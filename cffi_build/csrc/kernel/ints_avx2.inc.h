@@ -3,10 +3,9 @@
 
 /* ---- layouts of codes: 32-blocks b and b + 4 --------------------------------------------------------------------- */
 
-/* 16 bytes at a and 16 at b. Two loads and a blend: vinserti128 would need a pipe that the look-ups need. */
+/* 16 bytes at a and 16 at b >= a + 16. Not vinserti128, which needs a pipe that the look-ups need. */
 IQ_INLINE __m256i join16(const uint8_t *a, const uint8_t *b) {
-    const __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)a));
-    return _mm256_blend_epi32(low, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)b)), 0xf0);
+    return _mm256_blend_epi32(load32(a), load32(b - 16), 0xf0);
 }
 IQ_INLINE __m256i nibble_of(__m256i bytes, bool high) {
     return _mm256_and_si256(high ? _mm256_srli_epi16(bytes, 4) : bytes, _mm256_set1_epi8(15));
@@ -25,15 +24,16 @@ IQ_INLINE code_pair nibbles_of_pair(code_pair p, bool high) {
 IQ_INLINE code_pair crumb_nibbles(const uint8_t *qs, int b, bool mixed) {
     return nibbles_of_pair(mix((code_pair){join16(qs, qs + 32), join16(qs + 16, qs + 48)}, mixed), b >= 2);
 }
-/* Byte 16n + j: the weights j of sub-blocks 2n (low nibble) and 2n + 1 */
+/* Byte 16n + j: the weights j of sub-blocks 2n (low nibble) and 2n + 1; VECTORS_NIBBLES */
 IQ_INLINE code_pair nibbles_16_apart(const uint8_t *qs, int b) {
-    const __m256i bytes = join16(qs + 16 * b, qs + 16 * b + 64);
+    __m256i bytes = load32(qs + 32 * b);
+    KEEP_ORDER(bytes); /* or gcc loads them twice, and loads are what limits */
     return (code_pair){nibble_of(bytes, false), nibble_of(bytes, true)};
 }
 /* Byte 32c + j: the weights j of 32-blocks 2c (low nibble) and 2c + 1 */
-IQ_INLINE code_pair nibbles_32_apart(const uint8_t *qs, int b, bool mixed) {
+IQ_INLINE code_pair nibbles_32_apart(const uint8_t *qs, int b) {
     const uint8_t *p = qs + 32 * (b / 2);
-    return nibbles_of_pair(mix((code_pair){join16(p, p + 64), join16(p + 16, p + 80)}, mixed), b % 2);
+    return nibbles_of_pair((code_pair){join16(p, p + 64), join16(p + 16, p + 80)}, b % 2);
 }
 /* Byte j, bit n: one more bit of weight j of 32-block n; here at bit b of each byte */
 IQ_INLINE __m256i upper_bit(const uint8_t *qh) {
@@ -43,9 +43,9 @@ IQ_INLINE __m256i upper_bit(const uint8_t *qh) {
 IQ_INLINE code_pair upper_bits(const uint8_t *qh, bool mixed) {
     return mix((code_pair){upper_bit(qh), upper_bit(qh + 16)}, mixed);
 }
-/* Byte 32h + j, bits 2b: two more bits of weight 32b + j of half h; mixed */
-IQ_INLINE code_pair upper_crumbs(const uint8_t *qh) {
-    return mix((code_pair){join16(qh, qh + 32), join16(qh + 16, qh + 48)}, true);
+/* Byte 32h + j, bits 2b: two more bits of weight 32b + j of half h */
+IQ_INLINE code_pair upper_crumbs(const uint8_t *qh, bool mixed) {
+    return mix((code_pair){join16(qh, qh + 32), join16(qh + 16, qh + 48)}, mixed);
 }
 
 IQ_INLINE code_pair look_up(const int8_t *table, code_pair index) {
@@ -61,8 +61,8 @@ IQ_INLINE code_pair look_up_3bit(const table_3bit *table, const uint8_t *qs, con
     const code_pair index = {index_3bit(low.x, high.x, b), index_3bit(low.y, high.y, b)};
     return look_up(b % 2 ? table->high : table->low, index);
 }
-IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b, bool mixed) {
-    const code_pair low = nibbles_32_apart(qs, b, mixed), high = upper_bits(qh, mixed);
+IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b) {
+    const code_pair low = nibbles_32_apart(qs, b), high = upper_bits(qh, false);
     const lut32 t = lut32_s8(iq5_values);
     return (code_pair){lookup32(low.x, high.x, b, t), lookup32(low.y, high.y, b, t)};
 }
@@ -77,22 +77,49 @@ IQ_INLINE __m256i words_of(__m128i bytes) { return _mm256_cvtepi8_epi16(bytes); 
 IQ_INLINE __m128i each_twice(__m128i bytes) { return _mm_unpacklo_epi8(bytes, bytes); }
 IQ_INLINE __m128i low8(uint64_t bytes) { return _mm_cvtsi64_si128((long long)bytes); }
 
+/* The first 16 bytes of a superblock, in either half. Scales are taken out of them: a byte to the top of each word, the
+ * bits in question to its top, and what is below them shifted out. */
+IQ_INLINE __m256i header_of(const uint8_t *block) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)block));
+}
+#define TOP_BYTE(n) (short)((unsigned)(n) << 8 | 0x80)
+
+/* Nibbles of 8 bytes from byte `at` of the header on, one per sub-block */
+IQ_INLINE __m256i nibbles_on_top(__m256i header, vector_order order, int at) {
+#define BYTE_OF_TWO(n) TOP_BYTE(at + (n) / 2)
+#define NIBBLE_UP(n) ((n) % 2 ? 1 : 16)
+    const __m256i bytes = _mm256_shuffle_epi8(header, SUB_BLOCK_WORDS(order, BYTE_OF_TWO));
+    return _mm256_mullo_epi16(bytes, SUB_BLOCK_WORDS(order, NIBBLE_UP));
+}
+/* Two bits per sub-block in 4 bytes */
+IQ_INLINE __m256i crumbs_on_top(__m256i header, vector_order order, int at) {
+#define BYTE_OF_FOUR(n) TOP_BYTE(at + (n) / 4)
+#define CRUMB_UP(n) (64 >> 2 * ((n) % 4))
+    const __m256i bytes = _mm256_shuffle_epi8(header, SUB_BLOCK_WORDS(order, BYTE_OF_FOUR));
+    return _mm256_mullo_epi16(bytes, SUB_BLOCK_WORDS(order, CRUMB_UP));
+}
 /* The words whose bit of `bits` is set: all ones */
-IQ_INLINE __m256i words_set(uint32_t bits) {
-    const __m256i bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768);
+IQ_INLINE __m256i words_set(uint32_t bits, vector_order order) {
+#define BIT(n) (short)(1u << (n))
+    const __m256i bit = SUB_BLOCK_WORDS(order, BIT);
     return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)bits), bit), bit);
 }
-/* The same, a bit for each two words */
+/* The same, a bit for each 32-block; VECTORS_HALVES */
 IQ_INLINE __m256i word_pairs_set(uint32_t bits) {
-    const __m256i bit = _mm256_setr_epi16(1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64, 64, 128, 128);
+#define BLOCK_BIT(n) (1 << (n) / 2)
+    const __m256i bit = SUB_BLOCK_WORDS(VECTORS_HALVES, BLOCK_BIT);
     return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)bits), bit), bit);
 }
 
-/* scale * (base + (set ? shift : 0)) */
-IQ_INLINE int_scales shifted_scales(__m256i scale, __m256i set, int base, int shift) {
+/* scale * (base + (set ? shift : 0)), of codes that were moved up */
+IQ_INLINE int_scales moved_scales(__m256i scale, __m256i set, int base, int shift) {
     const __m256i moved = _mm256_and_si256(set, _mm256_set1_epi16((short)shift));
     const __m256i offset = _mm256_add_epi16(moved, _mm256_set1_epi16((short)base));
     return (int_scales){.scale = scale, .offset = _mm256_mullo_epi16(scale, offset)};
+}
+/* Of CODES_SIGNED: int_unpacker has the shift. */
+IQ_INLINE int_scales shifted_scales(__m256i scale, __m256i set) {
+    return (int_scales){.scale = scale, .offset = _mm256_and_si256(scale, set)};
 }
 IQ_INLINE int_scales with_d(int_scales s, const uint8_t *d) {
     s.d = splat_f16(d);
@@ -100,24 +127,32 @@ IQ_INLINE int_scales with_d(int_scales s, const uint8_t *d) {
 }
 
 /* IQ4_K, IQ5_K: a nibble and two upper bits per sub-block, minus 32. */
-IQ_INLINE __m256i scale_words_4_2(const uint8_t *low, const uint8_t *high) {
-    const __m128i low_table = _mm_set1_epi32(0x1000f0e0);
-    const __m128i high_table = _mm_setr_epi32((int)0xe0e0e0e0, (int)0xf0f0f0f0, 0x00000000, 0x10101010);
-    const __m128i pairs = nibbles_of(iq_load_u32(high));
-    const __m128i upper = _mm_unpacklo_epi8(_mm_shuffle_epi8(low_table, pairs), _mm_shuffle_epi8(high_table, pairs));
-    return words_of(_mm_add_epi8(nibbles_of(iq_load_u64(low)), upper));
+IQ_INLINE int_scales int_scales_4_2(const uint8_t *block, vector_order order) {
+    const block_iq4_k *b = (const block_iq4_k *)block;
+    const __m256i header = header_of(block);
+    const __m256i low = nibbles_on_top(header, order, offsetof(block_iq4_k, scales_l));
+    const __m256i high = crumbs_on_top(header, order, offsetof(block_iq4_k, scales_h));
+    const __m256i high4 = _mm256_and_si256(_mm256_srli_epi16(high, 10), _mm256_set1_epi16(0x30));
+    const __m256i both = _mm256_or_si256(_mm256_srli_epi16(low, 12), high4);
+    const __m256i scale = _mm256_add_epi16(both, _mm256_set1_epi16(-32));
+    return with_d(shifted_scales(scale, words_set(iq_load_u16(b->extra), order)), b->d);
 }
+_Static_assert(offsetof(block_iq5_k, scales_l) == offsetof(block_iq4_k, scales_l), "int_scales_4_2 serves both");
+_Static_assert(offsetof(block_iq5_k, scales_h) == offsetof(block_iq4_k, scales_h), "int_scales_4_2 serves both");
+
 /* IQ2_KS, IQ3_KS: a nibble and a fifth bit per 32-block, minus 16. */
 IQ_INLINE __m256i fifth_joined(__m256i nibbles, uint32_t fifth) {
     const __m256i missing = _mm256_andnot_si256(word_pairs_set(fifth), _mm256_set1_epi16(16));
     return _mm256_sub_epi16(nibbles, missing);
 }
 /* IQ4_KS, IQ5_KS: see scales_ks. */
-IQ_INLINE int_scales int_scales_ks(uint64_t bytes, int shift) {
-    const __m256i words = _mm256_cvtepu8_epi16(each_twice(low8(bytes)));
-    const __m256i odd = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_and_si256(words, _mm256_set1_epi16(1)));
+IQ_INLINE int_scales int_scales_ks(const uint8_t *block, vector_order order) {
+#define BYTE_ALONE(n) (short)(0x8000u | (unsigned)(n) / 2)
+    const __m256i words = _mm256_shuffle_epi8(header_of(block), SUB_BLOCK_WORDS(order, BYTE_ALONE));
     const __m256i even = _mm256_and_si256(words, _mm256_set1_epi16(254));
-    return shifted_scales(_mm256_add_epi16(even, _mm256_set1_epi16(-127)), odd, 0, shift);
+    const __m256i scale = _mm256_add_epi16(even, _mm256_set1_epi16(-127));
+    const __m256i set = _mm256_and_si256(words, _mm256_set1_epi16(1));
+    return (int_scales){.scale = scale, .offset = _mm256_mullo_epi16(scale, set)};
 }
 /* Q4_K, Q5_K: eight scales and eight minima. */
 IQ_INLINE int_scales int_scales_k(const uint8_t *packed, const uint8_t *d, const uint8_t *dmin) {
