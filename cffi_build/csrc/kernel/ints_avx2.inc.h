@@ -52,14 +52,21 @@ IQ_INLINE code_pair look_up(const int8_t *table, code_pair index) {
     const lut16 t = lut16_u7(table);
     return (code_pair){lookup16(index.x, t), lookup16(index.y, t)};
 }
-IQ_INLINE __m256i index_3bit(__m256i nibble, __m256i high, int b) { /* see table_3bit */
-    const int at = b % 2 ? 1 : 2;
-    return _mm256_or_si256(bits_of(nibble, b % 2 ? 12 : 3), bits_of(bits_to(high, b, at), 1 << at));
+/* Indices of two pairs: the first at bits 0..2, the second at 4..6. vpshufb ignores bits 4..6; bits 3 and 7 are zero.
+ * Of `crumbs`, a nibble, come the two lower bits of each, of `high`, another, bits `at` and at + 1. */
+IQ_INLINE __m256i indices_3bit(__m256i crumbs, __m256i high, int at) {
+    static const int8_t of_crumbs[16] = {0, 1, 2, 3, 16, 17, 18, 19, 32, 33, 34, 35, 48, 49, 50, 51};
+    static const int8_t of_high[2][16] = {{0, 4, 64, 68, 0, 4, 64, 68, 0, 4, 64, 68, 0, 4, 64, 68},
+                                          {0, 0, 0, 0, 4, 4, 4, 4, 64, 64, 64, 64, 68, 68, 68, 68}};
+    const __m256i upper = lookup16(nibble_of(high, false), lut16_u7(of_high[at / 2]));
+    return _mm256_or_si256(lookup16(crumbs, lut16_u7(of_crumbs)), upper);
 }
-IQ_INLINE code_pair look_up_3bit(const table_3bit *table, const uint8_t *qs, const uint8_t *qh, int b, bool mixed) {
+IQ_INLINE code_pair look_up_3bit(const int8_t *table, const uint8_t *qs, const uint8_t *qh, int b, bool mixed) {
     const code_pair low = crumb_nibbles(qs, b, mixed), high = upper_bits(qh, mixed);
-    const code_pair index = {index_3bit(low.x, high.x, b), index_3bit(low.y, high.y, b)};
-    return look_up(b % 2 ? table->high : table->low, index);
+    const int at = b / 2 * 2;
+    const code_pair both = {indices_3bit(low.x, high.x, at), indices_3bit(low.y, high.y, at)};
+    const code_pair second = {_mm256_srli_epi16(both.x, 4), _mm256_srli_epi16(both.y, 4)};
+    return look_up(table, b % 2 ? second : both);
 }
 IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b) {
     const code_pair low = nibbles_32_apart(qs, b), high = upper_bits(qh, false);

@@ -39,7 +39,7 @@ IQ_INLINE int_scales int_scales_iq3_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq3_k(const uint8_t *block, int b) {
     const block_iq3_k *p = (const block_iq3_k *)block;
-    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b, true);
+    return look_up_3bit(iq3_k_table.low, p->qs, p->qh, b, true);
 }
 static const int_unpacker ints_iq3_k = {CODES_UNSIGNED, VECTORS_HALVES, 1, false, true, int_scales_iq3_k,
                                          int_codes_iq3_k};
@@ -51,7 +51,7 @@ IQ_INLINE int_scales int_scales_iq3_ks(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq3_ks(const uint8_t *block, int b) {
     const block_iq3_ks *p = (const block_iq3_ks *)block;
-    return look_up_3bit(&iq3_k_table, p->qs, p->qh, b, false);
+    return look_up_3bit(iq3_k_table.low, p->qs, p->qh, b, false);
 }
 static const int_unpacker ints_iq3_ks = {CODES_UNSIGNED, VECTORS_HALVES, 1, true, false, int_scales_iq3_ks,
                                          int_codes_iq3_ks};
