@@ -58,6 +58,27 @@ IQ_INLINE float f32x16_reduce_add(f32x16 a) {
     const __m128 z = _mm_add_ps(y, _mm_movehl_ps(y, y));
     return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
 }
+/* Lane r = the sum (or maximum) of rows[r], n of them (4 or 16; of 4, the other lanes repeat them): a transposition
+ * that adds up on the way. */
+#define FOLD_HALVES(op, row) op((row).v[0], (row).v[1])
+#define FOLD_4(op, a, b, c, d, out)                                                                                    \
+    do {                                                                                                               \
+        const __m256 ab = op(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));                                      \
+        const __m256 cd = op(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));                                      \
+        (out) = op(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));                                  \
+    } while (0)
+#define FOLD_ROWS(op, rows, n)                                                                                         \
+    __m256 q[4]; /* 4 rows in each 128 bits */                                                                         \
+    for (int i = 0; i < 4; i++) {                                                                                      \
+        const f32x16 *r = (rows) + ((n) == 16 ? 4 * i : 0);                                                            \
+        const __m256 a = FOLD_HALVES(op, r[0]), b = FOLD_HALVES(op, r[1]);                                             \
+        const __m256 c = FOLD_HALVES(op, r[2]), d = FOLD_HALVES(op, r[3]);                                             \
+        FOLD_4(op, a, b, c, d, q[i]);                                                                                  \
+    }                                                                                                                  \
+    return F32X16(op(_mm256_permute2f128_ps(q[0], q[1], 0x20), _mm256_permute2f128_ps(q[0], q[1], 0x31)),              \
+                  op(_mm256_permute2f128_ps(q[2], q[3], 0x20), _mm256_permute2f128_ps(q[2], q[3], 0x31)))
+IQ_INLINE f32x16 f32x16_row_sums(const f32x16 *rows, const int n) { FOLD_ROWS(_mm256_add_ps, rows, n); }
+IQ_INLINE f32x16 f32x16_row_maxima(const f32x16 *rows, const int n) { FOLD_ROWS(_mm256_max_ps, rows, n); }
 IQ_INLINE float f32x16_reduce_max(f32x16 a) {
     const __m256 x = _mm256_max_ps(a.v[0], a.v[1]);
     const __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -95,6 +116,16 @@ IQ_INLINE __m256 scale2_half(__m256 a, __m256 n) {
     return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_add_epi32(one, _mm256_slli_epi32(second, 23))));
 }
 IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) { return F32X16_MAP2(scale2_half, a, n); }
+/* a * 2^n for integral n in -126 .. 0 and a in 0.7 .. 1.5, or NaN; f32x16_abs: |a| */
+IQ_INLINE __m256 raise2_half(__m256 a, __m256 n) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+}
+IQ_INLINE f32x16 f32x16_raise2(f32x16 a, f32x16 n) { return F32X16_MAP2(raise2_half, a, n); }
+IQ_INLINE f32x16 f32x16_abs(f32x16 a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return F32X16(_mm256_andnot_ps(sign, a.v[0]), _mm256_andnot_ps(sign, a.v[1]));
+}
 
 /* ---- a register of floats: what sums of float weights are made of ----------------------------------------------- */
 
@@ -488,7 +519,7 @@ IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
 #define KV_BIAS 0 /* what kv_load_k adds to the codes */
 
 IQ_INLINE i32x16 i32x16_set1(int32_t a) { return I32X16(_mm256_set1_epi32(a), _mm256_set1_epi32(a)); }
-/* round(a), ties to even, as int16; |a| <= 32767 */
+/* round(a), ties to even, as int16; |a| <= 32767, a NaN becomes any number */
 IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
     const __m256i x = _mm256_packs_epi32(_mm256_cvtps_epi32(a.v[0]), _mm256_cvtps_epi32(a.v[1]));
     _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(x, 0xd8));

@@ -33,19 +33,24 @@ IQ_INLINE f32x16 f32x16_select_gt(f32x16 a, f32x16 b, f32x16 x, f32x16 y) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
 IQ_INLINE float f32x16_reduce_add(f32x16 a) { return _mm512_reduce_add_ps(a); }
-/* out[r] = sum of rows[r], 16 of them: a transposition that adds up on the way. */
+/* Lane r = the sum (or maximum) of rows[r], n of them (4 or 16; of 4, the other lanes repeat them): a transposition
+ * that adds up on the way. */
+#define FOLD_PAIR(op, shuffle, a, b, low, high) op(shuffle(a, b, low), shuffle(a, b, high))
+#define FOLD_ROWS(op, rows, n)                                                                                         \
+    __m512 q[4];                                                                                                       \
+    for (int i = 0; i < 4; i++) { /* 4 rows in each 128 bits */                                                        \
+        const __m512 *r = (rows) + ((n) == 16 ? 4 * i : 0);                                                            \
+        const __m512 a = op(_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));                           \
+        const __m512 b = op(_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));                           \
+        q[i] = FOLD_PAIR(op, _mm512_shuffle_ps, a, b, 0x44, 0xee);                                                     \
+    }                                                                                                                  \
+    const __m512 c = FOLD_PAIR(op, _mm512_shuffle_f32x4, q[0], q[1], 0x88, 0xdd);                                      \
+    const __m512 d = FOLD_PAIR(op, _mm512_shuffle_f32x4, q[2], q[3], 0x88, 0xdd);                                      \
+    return FOLD_PAIR(op, _mm512_shuffle_f32x4, c, d, 0x88, 0xdd)
+IQ_INLINE f32x16 f32x16_row_sums(const f32x16 *rows, const int n) { FOLD_ROWS(_mm512_add_ps, rows, n); }
+IQ_INLINE f32x16 f32x16_row_maxima(const f32x16 *rows, const int n) { FOLD_ROWS(_mm512_max_ps, rows, n); }
 #define ROW_SUMS 16
-IQ_INLINE void row_sums(const f32x16 *rows, float *out) {
-    f32x16 q[4];
-    for (int i = 0; i < 4; i++, rows += 4) {
-        const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[0], rows[1]));
-        const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(rows[2], rows[3]), _mm512_unpackhi_ps(rows[2], rows[3]));
-        q[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee)); /* 4 rows in each lane */
-    }
-    const __m512 a = _mm512_add_ps(_mm512_shuffle_f32x4(q[0], q[1], 0x88), _mm512_shuffle_f32x4(q[0], q[1], 0xdd));
-    const __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(q[2], q[3], 0x88), _mm512_shuffle_f32x4(q[2], q[3], 0xdd));
-    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)));
-}
+IQ_INLINE void row_sums(const f32x16 *rows, float *out) { f32x16_store(out, f32x16_row_sums(rows, 16)); }
 IQ_INLINE float f32x16_reduce_max(f32x16 a) { return _mm512_reduce_max_ps(a); }
 IQ_INLINE f32x16 f32x16_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 IQ_INLINE void f32x16_store_f16(void *p, f32x16 a) {
@@ -65,6 +70,9 @@ IQ_INLINE f32x16 f32x16_round(f32x16 a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) { return _mm512_scalef_ps(a, n); }
+/* a * 2^n for integral n in -126 .. 0 and a in 0.7 .. 1.5, or NaN; f32x16_abs: |a| */
+IQ_INLINE f32x16 f32x16_raise2(f32x16 a, f32x16 n) { return _mm512_scalef_ps(a, n); }
+IQ_INLINE f32x16 f32x16_abs(f32x16 a) { return _mm512_abs_ps(a); }
 
 /* ---- 16 int32 --------------------------------------------------------------------------------------------------- */
 
@@ -349,7 +357,7 @@ IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
 #define KV_BIAS 128 /* what kv_load_k adds to the codes */
 
 IQ_INLINE i32x16 i32x16_set1(int32_t a) { return _mm512_set1_epi32(a); }
-/* round(a), ties to even, as int16; |a| <= 32767 */
+/* round(a), ties to even, as int16; |a| <= 32767, a NaN becomes any number */
 IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a)));
 }
@@ -359,13 +367,23 @@ IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { return v_signed(v_load(p)); } /
 IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) {                               /* 16 columns x 2 positions */
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
 }
+/* gcc would copy sums from register to register after each step of a loop; this keeps each where it is. */
+#if defined(__GNUC__)
+#define KEEP_PLACE(x) __asm__("" : "+v"(x))
+#else
+#define KEEP_PLACE(x) ((void)0)
+#endif
 /* acc[position] += 4 codes of the position times q[0 .. 3] */
 IQ_INLINE i32x16 kv_dot4(i32x16 acc, kv_codes k, const int8_t *q) {
-    return _mm512_dpbusd_epi32(acc, k, _mm512_set1_epi32((int)iq_load_u32(q)));
+    acc = _mm512_dpbusd_epi32(acc, k, _mm512_set1_epi32((int)iq_load_u32(q)));
+    KEEP_PLACE(acc);
+    return acc;
 }
 /* acc[column] += the codes of two positions times w[0], w[1] */
 IQ_INLINE i32x16 kv_dot2(i32x16 acc, kv_pairs v, const int16_t *w) {
-    return _mm512_dpwssd_epi32(acc, v, _mm512_set1_epi32((int)iq_load_u32(w)));
+    acc = _mm512_dpwssd_epi32(acc, v, _mm512_set1_epi32((int)iq_load_u32(w)));
+    KEEP_PLACE(acc);
+    return acc;
 }
 
 #endif

@@ -65,6 +65,17 @@ IQ_INLINE float f32x16_reduce_add(f32x16 a) {
 IQ_INLINE float f32x16_reduce_max(f32x16 a) {
     return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
 }
+/* Lane r = the sum (or maximum) of rows[r], n of them (4 or 16; of 4, the other lanes repeat them). */
+#define FOLD_ROW(op, row) op(op((row).v[0], (row).v[1]), op((row).v[2], (row).v[3]))
+#define FOLD_ROWS(op, pairs, rows, n)                                                                                  \
+    f32x16 out;                                                                                                        \
+    for (int i = 0; i < 4; i++) {                                                                                      \
+        const f32x16 *r = (rows) + ((n) == 16 ? 4 * i : 0);                                                            \
+        out.v[i] = pairs(pairs(FOLD_ROW(op, r[0]), FOLD_ROW(op, r[1])), pairs(FOLD_ROW(op, r[2]), FOLD_ROW(op, r[3])));\
+    }                                                                                                                  \
+    return out
+IQ_INLINE f32x16 f32x16_row_sums(const f32x16 *rows, const int n) { FOLD_ROWS(vaddq_f32, vpaddq_f32, rows, n); }
+IQ_INLINE f32x16 f32x16_row_maxima(const f32x16 *rows, const int n) { FOLD_ROWS(vmaxq_f32, vpmaxq_f32, rows, n); }
 IQ_INLINE f32x16 f32x16_load_f16(const void *p) {
     const uint8x16_t low = vld1q_u8(p), high = vld1q_u8((const uint8_t *)p + 16);
     const float16x8_t a = vreinterpretq_f16_u8(low), b = vreinterpretq_f16_u8(high);
@@ -100,6 +111,13 @@ IQ_INLINE float32x4_t scale2_quarter(float32x4_t a, float32x4_t n) {
     return vmulq_f32(x, vreinterpretq_f32_s32(vaddq_s32(one, vshlq_n_s32(second, 23))));
 }
 IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) { return (f32x16)V4_MAP2(scale2_quarter, a, n); }
+/* a * 2^n for integral n in -126 .. 0 and a in 0.7 .. 1.5, or NaN; f32x16_abs: |a| */
+IQ_INLINE float32x4_t raise2_quarter(float32x4_t a, float32x4_t n) {
+    const int32x4_t exponent = vshlq_n_s32(vcvtnq_s32_f32(n), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), exponent));
+}
+IQ_INLINE f32x16 f32x16_raise2(f32x16 a, f32x16 n) { return (f32x16)V4_MAP2(raise2_quarter, a, n); }
+IQ_INLINE f32x16 f32x16_abs(f32x16 a) { return (f32x16)V4_MAP(vabsq_f32, a); }
 
 /* ---- a register of floats: what sums of float weights are made of ----------------------------------------------- */
 
@@ -545,7 +563,7 @@ IQ_INLINE i32x16 i32x16_set1(int32_t a) {
     const int32x4_t x = vdupq_n_s32(a);
     return (i32x16)V4(x, x, x, x);
 }
-/* round(a), ties to even, as int16; |a| <= 32767 */
+/* round(a), ties to even, as int16; |a| <= 32767, a NaN becomes any number */
 IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
     const i32x16 x = V4_MAP(vcvtnq_s32_f32, a);
     vst1q_s16(p, vmovn_high_s32(vmovn_s32(x.v[0]), x.v[1]));

@@ -72,6 +72,17 @@ IQ_INLINE float f32x16_reduce_max(f32x16 a) {
     for (int width = 8; width > 0; width /= 2) EACH(width) a.v[i] = a.v[i] > a.v[i + width] ? a.v[i] : a.v[i + width];
     return a.v[0];
 }
+/* Lane r = the sum (or maximum) of rows[r], n of them (4 or 16; of 4, the other lanes repeat them). */
+IQ_INLINE f32x16 f32x16_row_sums(const f32x16 *rows, const int n) {
+    f32x16 r;
+    EACH(16) r.v[i] = f32x16_reduce_add(rows[i % n]);
+    return r;
+}
+IQ_INLINE f32x16 f32x16_row_maxima(const f32x16 *rows, const int n) {
+    f32x16 r;
+    EACH(16) r.v[i] = f32x16_reduce_max(rows[i % n]);
+    return r;
+}
 IQ_INLINE f32x16 f32x16_load_f16(const void *p) {
     f32x16 r;
     EACH(16) r.v[i] = iq_f16_to_f32(iq_load_u16((const uint8_t *)p + 2 * i));
@@ -103,6 +114,15 @@ IQ_INLINE f32x16 f32x16_scale2(f32x16 a, f32x16 n) {
         const int k = n.v[i] >= -128.0f && n.v[i] <= 128.0f ? (int)n.v[i] : 0, first = (k - (k < 0)) / 2;
         a.v[i] = a.v[i] * power_of_2(first) * power_of_2(k - first);
     }
+    return a;
+}
+/* a * 2^n for integral n in -126 .. 0 and a in 0.7 .. 1.5, or NaN; f32x16_abs: |a| */
+IQ_INLINE f32x16 f32x16_raise2(f32x16 a, f32x16 n) {
+    EACH(16) a.v[i] *= power_of_2(n.v[i] < 0.0f ? (int)n.v[i] : 0);
+    return a;
+}
+IQ_INLINE f32x16 f32x16_abs(f32x16 a) {
+    EACH(16) a.v[i] = fabsf(a.v[i]);
     return a;
 }
 
@@ -413,10 +433,10 @@ IQ_INLINE i32x16 i32x16_set1(int32_t a) {
     EACH(16) r.v[i] = a;
     return r;
 }
-/* round(a), ties to even, as int16; |a| <= 32767 */
+/* round(a), ties to even, as int16; |a| <= 32767, a NaN becomes any number */
 IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
     const f32x16 x = f32x16_round(a);
-    EACH(16) p[i] = (int16_t)x.v[i];
+    EACH(16) p[i] = x.v[i] == x.v[i] ? (int16_t)x.v[i] : 0;
 }
 typedef const int8_t *kv_codes, *kv_pairs;
 

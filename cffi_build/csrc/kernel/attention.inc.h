@@ -2,7 +2,7 @@
  *
  * For each KV block of up to 64 positions:
  *     S[row][position] = q . k
- *     P = exp(S - running maximum); old sums are scaled down when the maximum grows
+ *     P = 2^(scale / ln 2 * S - running maximum); old sums are scaled down when the maximum grows
  *     out[row] = factor out[row] + P V
  * The products are in attention_float.inc.h and attention_q8.inc.h. K and V are read once for all query rows of the
  * task, and a row's result depends on nothing but the row. What a task leaves in `out` is not divided by the sum of
@@ -20,13 +20,14 @@ typedef struct {
 
 typedef struct {
     float scores[ATTN_ROWS][IQ_KV_BLOCK]; /* then weights */
-    float factor[ATTN_ROWS];
+    float maxima[ATTN_ROWS], sums[ATTN_ROWS]; /* of the softmax so far, per row */
+    float factor[ATTN_ROWS];                  /* what a block does to the sums before it */
     union {
         float widened[IQ_KV_BLOCK * ATTN_MAX_DIM]; /* K, then V, of one block */
         struct {
             q8_query queries[ATTN_ROWS][ATTN_MAX_DIM / 32];
             int16_t weights[ATTN_ROWS][IQ_KV_BLOCK];
-            float weight_d[ATTN_ROWS];
+            float weight_d[ATTN_ROWS], scales[IQ_KV_BLOCK];
         };
     };
 } attention_scratch;
@@ -42,42 +43,10 @@ typedef struct {
 
 static const float lane_numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+#include "kernel/attention_soften.inc.h"
+
 #include "kernel/attention_float.inc.h"
 #include "kernel/attention_q8.inc.h"
-
-/* Scores to weights exp(scale * s - maximum), in place; positions from n_visible on get 0. Updates the row's maximum
- * and sum and returns the factor of what was summed before. */
-static float soften_row(float *scores, size_t n, size_t n_visible, float scale, iq_attention_norm *norm) {
-    const f32x16 lowest = f32x16_set1(-INFINITY), end = f32x16_set1((float)n_visible), lane = f32x16_load(lane_numbers);
-    f32x16 most = lowest;
-    for (size_t i = 0; i < n; i += 16) {
-        const f32x16 s = f32x16_mul(f32x16_load(scores + i), f32x16_set1(scale));
-        const f32x16 visible = f32x16_select_gt(end, f32x16_add(lane, f32x16_set1((float)i)), s, lowest);
-        f32x16_store(scores + i, visible);
-        most = f32x16_max(most, visible);
-    }
-    const float before = norm->maximum, block = f32x16_reduce_max(most), now = block > before ? block : before;
-    const f32x16 subtracted = f32x16_set1(now == -INFINITY ? 0.0f : now);
-    f32x16 total = f32x16_zero();
-    for (size_t i = 0; i < n; i += 16) {
-        const f32x16 p = f32x16_exp(f32x16_sub(f32x16_load(scores + i), subtracted));
-        f32x16_store(scores + i, p);
-        total = f32x16_add(total, p);
-    }
-    for (size_t i = n; i < IQ_KV_BLOCK; i += 16) f32x16_store(scores + i, f32x16_zero());
-    const float factor = before == now ? 1.0f : expf(before - now);
-    *norm = (iq_attention_norm){now, norm->sum * factor + f32x16_reduce_add(total)};
-    return factor;
-}
-
-static void soften_block(const attention_rows *rows, size_t before, size_t n_scores) {
-    const iq_attention_task *task = rows->task;
-    for (size_t i = 0; i < rows->n; i++) {
-        const size_t row = rows->first + i, end = task->n_visible[row], n_visible = end > before ? end - before : 0;
-        rows->scratch->factor[i] =
-            soften_row(rows->scratch->scores[i], n_scores, n_visible, task->scale, &task->norms[row]);
-    }
-}
 
 /* Block `block` of the range, whose first position is `before`. */
 static void attend_block(const attention_rows *rows, size_t block, size_t before, size_t n) {
@@ -89,7 +58,7 @@ static void attend_block(const attention_rows *rows, size_t block, size_t before
     } else {
         score_block_float(rows, k, n);
     }
-    soften_block(rows, before, iq_round_up(n, 16));
+    soften_block(rows->scratch, task, rows->first, rows->n, before, n);
     if (q8) {
         sum_block_q8(rows, v, n);
     } else {
@@ -99,13 +68,15 @@ static void attend_block(const attention_rows *rows, size_t block, size_t before
 
 static void attend_rows(const attention_rows *rows) {
     const iq_attention_task *task = rows->task;
+    attention_scratch *scratch = rows->scratch;
     if (task->kv_type == IQ_TYPE_Q8_0) quantize_queries(rows);
-    for (size_t i = rows->first; i < rows->first + rows->n; i++) {
-        task->norms[i] = (iq_attention_norm){-INFINITY, 0.0f};
-        memset(task->out + i * task->head_dim, 0, task->head_dim * sizeof(float));
-    }
+    for (size_t i = 0; i < ATTN_ROWS; i++) scratch->maxima[i] = -INFINITY, scratch->sums[i] = 0.0f;
+    memset(task->out + rows->first * task->head_dim, 0, rows->n * task->head_dim * sizeof(float));
     for (size_t at = task->begin; at < task->end; at += IQ_KV_BLOCK) {
         attend_block(rows, (at - task->begin) / IQ_KV_BLOCK, at, iq_min_size(IQ_KV_BLOCK, task->end - at));
+    }
+    for (size_t i = 0; i < rows->n; i++) {
+        task->norms[rows->first + i] = (iq_attention_norm){scratch->maxima[i], scratch->sums[i]};
     }
 }
 
@@ -119,13 +90,13 @@ static void attention(const iq_attention_task *task) {
 static void attention_merge(const float *part, iq_attention_norm norm, size_t n, float *total,
                             iq_attention_norm *total_norm) {
     const float now = norm.maximum > total_norm->maximum ? norm.maximum : total_norm->maximum;
-    const float old_factor = total_norm->maximum == now ? 1.0f : expf(total_norm->maximum - now);
-    const float new_factor = norm.maximum == now ? 1.0f : expf(norm.maximum - now);
+    const float old_factor = total_norm->maximum == now ? 1.0f : exp2f(total_norm->maximum - now);
+    const float new_factor = norm.maximum == now ? 1.0f : exp2f(norm.maximum - now);
     for (size_t i = 0; i < n; i += 16) {
         const size_t left = n - i;
         const f32x16 kept = f32x16_mul(load_up_to_16(total + i, left), f32x16_set1(old_factor));
         const f32x16 sum = f32x16_fma(load_up_to_16(part + i, left), f32x16_set1(new_factor), kept);
-        f32x16_store_n(total + i, sum, left < 16 ? left : 16);
+        store_up_to_16(total + i, sum, left);
     }
     *total_norm = (iq_attention_norm){now, total_norm->sum * old_factor + norm.sum * new_factor};
 }
@@ -134,6 +105,6 @@ static void attention_divide(const float *total, iq_attention_norm norm, size_t 
     const f32x16 scale = f32x16_set1(1.0f / norm.sum);
     for (size_t i = 0; i < n; i += 16) {
         const size_t left = n - i;
-        f32x16_store_n(out + i, f32x16_mul(load_up_to_16(total + i, left), scale), left < 16 ? left : 16);
+        store_up_to_16(out + i, f32x16_mul(load_up_to_16(total + i, left), scale), left);
     }
 }

@@ -15,9 +15,9 @@ typedef struct {
     size_t a_stride, n_rows;
     const uint8_t *b;
     size_t b_vector, b_k; /* floats (or halves) from v to v + 1, from k to k + 1 */
-    size_t n_vectors, n_k;
+    size_t n_k;
     float *c;
-    size_t c_stride, c_cols;
+    size_t c_stride, c_cols; /* the last vector may be a part of one */
     const float *scale;
 } fma_task;
 
@@ -25,15 +25,19 @@ IQ_INLINE f32x16 kv_vector(const uint8_t *b, size_t i, const bool f16) {
     return f16 ? f32x16_load_f16(b + 2 * i) : f32x16_load((const float *)(const void *)b + i);
 }
 
+/* n_cols of the sums of one row and vector to where they belong. */
+IQ_INLINE void fma_finish(const fma_task *t, f32x16 sum, size_t r, size_t v, size_t n_cols) {
+    float *c = t->c + r * t->c_stride + 16 * v;
+    if (t->scale) sum = f32x16_fma(load_up_to_16(c, n_cols), f32x16_set1(t->scale[r]), sum);
+    store_up_to_16(c, sum, n_cols);
+}
+
 /* R rows, V vectors from row r, vector v on; F16, R and V are constants. */
-IQ_INLINE void fma_tile(const fma_task *t, const bool F16, const size_t R, const size_t V, size_t r, size_t v) {
+IQ_INLINE void fma_tile(const fma_task *t, const bool F16, const size_t R, const size_t V, size_t r, size_t v,
+                        size_t n_cols) {
     f32x16 sum[FMA_ROWS][FMA_VECTORS];
     for (size_t i = 0; i < R; i++) {
-        for (size_t j = 0; j < V; j++) {
-            const float *c = t->c + (r + i) * t->c_stride + 16 * (v + j);
-            const size_t left = t->c_cols - 16 * (v + j);
-            sum[i][j] = t->scale ? f32x16_mul(load_up_to_16(c, left), f32x16_set1(t->scale[r + i])) : f32x16_zero();
-        }
+        for (size_t j = 0; j < V; j++) sum[i][j] = f32x16_zero();
     }
     const float *a = t->a + r * t->a_stride;
     const uint8_t *b = t->b + v * t->b_vector * (F16 ? 2 : 4);
@@ -46,17 +50,14 @@ IQ_INLINE void fma_tile(const fma_task *t, const bool F16, const size_t R, const
         }
     }
     for (size_t i = 0; i < R; i++) {
-        for (size_t j = 0; j < V; j++) {
-            const size_t left = t->c_cols - 16 * (v + j);
-            f32x16_store_n(t->c + (r + i) * t->c_stride + 16 * (v + j), sum[i][j], left < 16 ? left : 16);
-        }
+        for (size_t j = 0; j < V; j++) fma_finish(t, sum[i][j], r + i, v + j, n_cols);
     }
 }
 
 IQ_INLINE void fma_rows(const fma_task *t, const bool F16, const size_t R, size_t r) {
     size_t v = 0;
-    for (; v + FMA_VECTORS <= t->n_vectors; v += FMA_VECTORS) fma_tile(t, F16, R, FMA_VECTORS, r, v);
-    for (; v < t->n_vectors; v++) fma_tile(t, F16, R, 1, r, v);
+    for (; 16 * (v + FMA_VECTORS) <= t->c_cols; v += FMA_VECTORS) fma_tile(t, F16, R, FMA_VECTORS, r, v, 16);
+    for (; 16 * v < t->c_cols; v++) fma_tile(t, F16, R, 1, r, v, iq_min_size(16, t->c_cols - 16 * v));
 }
 
 IQ_INLINE void fma_all(const fma_task *t, const bool F16) {
@@ -89,18 +90,16 @@ static void fma_any(const fma_task *t, int32_t kv_type, size_t n_values, float *
 
 static void score_block_float(const attention_rows *rows, const uint8_t *k_block, size_t n) {
     const iq_attention_task *task = rows->task;
-    const size_t n_vectors = (n + 15) / 16;
     fma_any(&(fma_task){.a = task->q + rows->first * task->q_stride,
                         .a_stride = task->q_stride,
                         .n_rows = rows->n,
                         .b = k_block,
                         .b_vector = 16,
                         .b_k = IQ_KV_BLOCK,
-                        .n_vectors = n_vectors,
                         .n_k = task->head_dim,
                         .c = rows->scratch->scores[0],
                         .c_stride = IQ_KV_BLOCK,
-                        .c_cols = IQ_KV_BLOCK},
+                        .c_cols = iq_round_up(n, 16)},
             task->kv_type, IQ_KV_BLOCK * task->head_dim, rows->scratch->widened);
 }
 
@@ -113,7 +112,6 @@ static void sum_block_float(const attention_rows *rows, const uint8_t *v_block, 
                         .b = v_block,
                         .b_vector = 16,
                         .b_k = wide,
-                        .n_vectors = wide / 16,
                         .n_k = n,
                         .c = task->out + rows->first * task->head_dim,
                         .c_stride = task->head_dim,

@@ -7,7 +7,8 @@
  *     out[row][column] += dw[row] (sum over positions of w v)
  * Integer sums are exact, and each belongs to one row: a row's result does not depend on what shares the work. */
 
-enum { Q8_ROWS = 4, Q8_VECTORS = TILE_TOKENS >= 8 ? 2 : 1 };
+/* As many sums as registers hold. */
+enum { Q8_ROWS = 4, Q8_SUM_ROWS = TILE_TOKENS >= 8 ? 8 : 4, Q8_VECTORS = TILE_TOKENS >= 8 ? 2 : 1 };
 
 IQ_INLINE size_t q8_units(const attention_rows *rows) {
     return (rows->task->head_dim + IQ_KV_COLUMNS - 1) / IQ_KV_COLUMNS;
@@ -87,31 +88,55 @@ static void score_block_q8(const attention_rows *rows, const uint8_t *k_block, s
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
-/* The weights of row r for one unit of V: int16, and what they are to be multiplied with. */
-IQ_INLINE float quantize_weights(const float *weights, const uint8_t *unit, size_t n, int16_t *out) {
+/* The scales of a unit of V in float, 0 behind the last of n positions, where anything may stand. False: some are NaN
+ * or infinite. */
+IQ_INLINE bool widen_scales(const uint8_t *unit, size_t n, float *out) {
     const f32x16 end = f32x16_set1((float)n), lane = f32x16_load(lane_numbers);
-    f32x16 w[IQ_KV_BLOCK / 16];
-    for (size_t j = 0; j < IQ_KV_BLOCK / 16; j++) { /* behind the last position there may be anything */
-        const f32x16 product = f32x16_mul(f32x16_load(weights + 16 * j), f32x16_load_f16(unit + 32 * j));
-        w[j] = f32x16_select_gt(end, f32x16_add(lane, f32x16_set1((float)(16 * j))), product, f32x16_zero());
+    uint32_t most = 0;
+    for (size_t j = 0; j < BLOCK_VECTORS; j++) {
+        const f32x16 number = f32x16_add(lane, f32x16_set1((float)(16 * j)));
+        const f32x16 d = f32x16_select_gt(end, number, f32x16_load_f16(unit + 32 * j), f32x16_zero());
+        f32x16_store(out + 16 * j, d);
+        const uint32_t bits = i32x16_reduce_max2(i32x16_abs_bits(d), i32x16_abs_bits(d));
+        if (bits > most) most = bits;
     }
-    const uint32_t low = i32x16_reduce_max2(i32x16_abs_bits(w[0]), i32x16_abs_bits(w[1]));
-    const uint32_t high = i32x16_reduce_max2(i32x16_abs_bits(w[2]), i32x16_abs_bits(w[3]));
-    const uint32_t bits = low > high ? low : high;
-    const float most = iq_bits_to_f32(bits);
-    if (bits >= 0x7f800000u || most < LEAST_AMAX) {
-        memset(out, 0, IQ_KV_BLOCK * sizeof *out);
-        return bits >= 0x7f800000u ? iq_bits_to_f32(0x7fc00000u) : 0.0f;
+    return most < 0x7f800000u;
+}
+
+/* The largest products of weight and scale of rows [first, first + n_rows) for one unit of V. */
+IQ_INLINE f32x16 largest_products(const attention_scratch *s, size_t first, size_t n_rows, const int ROWS) {
+    f32x16 most[SOFTEN_ROWS];
+    for (int i = 0; i < ROWS; i++) most[i] = f32x16_zero();
+    for (size_t i = 0; i < n_rows; i++) {
+        for (size_t j = 0; j < BLOCK_VECTORS; j++) {
+            const f32x16 d = f32x16_load(s->scales + 16 * j), w = f32x16_load(s->scores[first + i] + 16 * j);
+            most[i] = f32x16_max(most[i], f32x16_abs(f32x16_mul(w, d)));
+        }
     }
-    const f32x16 inverse = f32x16_set1(32767.0f / most);
-    for (size_t j = 0; j < IQ_KV_BLOCK / 16; j++) f32x16_store_i16(out + 16 * j, f32x16_mul(w[j], inverse));
-    return most / 32767.0f;
+    return f32x16_row_maxima(most, ROWS);
+}
+
+/* The weights of those rows for one unit of V: int16, and in weight_d what they are to be multiplied with. */
+IQ_INLINE void quantize_weights(attention_scratch *s, size_t first, size_t n_rows) {
+    const f32x16 most = n_rows <= SOFTEN_FEW ? largest_products(s, first, n_rows, SOFTEN_FEW)
+                                             : largest_products(s, first, n_rows, SOFTEN_ROWS);
+    const f32x16 least = f32x16_set1(LEAST_AMAX), zero = f32x16_zero();
+    const f32x16 kept = f32x16_select_gt(most, least, most, zero), full = f32x16_set1(32767.0f);
+    float inverse[SOFTEN_ROWS];
+    f32x16_store(s->weight_d + first, f32x16_div(kept, full));
+    f32x16_store(inverse, f32x16_select_gt(most, least, f32x16_div(full, most), zero));
+    for (size_t i = 0; i < n_rows; i++) {
+        for (size_t j = 0; j < BLOCK_VECTORS; j++) {
+            const f32x16 d = f32x16_load(s->scales + 16 * j), w = f32x16_load(s->scores[first + i] + 16 * j);
+            f32x16_store_i16(s->weights[first + i] + 16 * j, f32x16_mul(f32x16_mul(w, d), f32x16_set1(inverse[i])));
+        }
+    }
 }
 
 /* R rows, V vectors of 16 columns from row r, vector v (0 or 1) of unit b on; R and V are constants. */
 IQ_INLINE void q8_sum_tile(const attention_rows *rows, const uint8_t *unit, size_t n, const size_t R, const size_t V,
                            size_t r, size_t b, size_t v) {
-    i32x16 sum[Q8_ROWS][Q8_VECTORS];
+    i32x16 sum[Q8_SUM_ROWS][Q8_VECTORS];
     for (size_t i = 0; i < R; i++) {
         for (size_t j = 0; j < V; j++) sum[i][j] = i32x16_set1(0);
     }
@@ -124,15 +149,15 @@ IQ_INLINE void q8_sum_tile(const attention_rows *rows, const uint8_t *unit, size
             for (size_t j = 0; j < V; j++) sum[i][j] = kv_dot2(sum[i][j], x[j], w + i * IQ_KV_BLOCK + p);
         }
     }
-    const size_t head_dim = rows->task->head_dim;
-    for (size_t i = 0; i < R; i++) {
+    const size_t head_dim = rows->task->head_dim, first = 32 * b + 16 * v;
+    float *c = rows->task->out + (rows->first + r) * head_dim + first;
+    for (size_t i = 0; i < R; i++, c += head_dim) {
         const f32x16 factor = f32x16_set1(rows->scratch->factor[r + i]);
         const f32x16 d = f32x16_set1(rows->scratch->weight_d[r + i]);
-        for (size_t j = 0; j < V && 32 * b + 16 * (v + j) < head_dim; j++) {
-            const size_t at = 32 * b + 16 * (v + j), left = head_dim - at;
-            float *c = rows->task->out + (rows->first + r + i) * head_dim + at;
-            const f32x16 now = f32x16_fma(i32x16_f32(sum[i][j]), d, f32x16_mul(load_up_to_16(c, left), factor));
-            f32x16_store_n(c, now, left < 16 ? left : 16);
+        for (size_t j = 0; j < V && first + 16 * j < head_dim; j++) {
+            const size_t left = head_dim - first - 16 * j;
+            const f32x16 before = f32x16_mul(load_up_to_16(c + 16 * j, left), factor);
+            store_up_to_16(c + 16 * j, f32x16_fma(i32x16_f32(sum[i][j]), d, before), left);
         }
     }
 }
@@ -142,20 +167,27 @@ IQ_INLINE void q8_sum_rows(const attention_rows *rows, const uint8_t *unit, size
     for (size_t v = 0; v < 2; v += Q8_VECTORS) q8_sum_tile(rows, unit, n, R, Q8_VECTORS, r, b, v);
 }
 
+static void sum_unit_q8(const attention_rows *rows, const uint8_t *unit, size_t n, size_t b) {
+    size_t r = 0;
+    for (; r + Q8_SUM_ROWS <= rows->n; r += Q8_SUM_ROWS) q8_sum_rows(rows, unit, n, Q8_SUM_ROWS, r, b);
+    if (Q8_SUM_ROWS > 4 && r + 4 <= rows->n) q8_sum_rows(rows, unit, n, 4, r, b), r += 4;
+    switch (rows->n - r) {
+    case 3: q8_sum_rows(rows, unit, n, 3, r, b); break;
+    case 2: q8_sum_rows(rows, unit, n, 2, r, b); break;
+    case 1: q8_sum_rows(rows, unit, n, 1, r, b); break;
+    default: break;
+    }
+}
+
 static void sum_block_q8(const attention_rows *rows, const uint8_t *v_block, size_t n) {
+    attention_scratch *s = rows->scratch;
     for (size_t b = 0; b < q8_units(rows); b++) {
         const uint8_t *unit = v_block + b * IQ_KV_UNIT;
-        for (size_t r = 0; r < rows->n; r++) {
-            rows->scratch->weight_d[r] =
-                quantize_weights(rows->scratch->scores[r], unit, n, rows->scratch->weights[r]);
+        const bool finite = widen_scales(unit, n, s->scales);
+        for (size_t r = 0; r < rows->n; r += SOFTEN_ROWS) {
+            quantize_weights(s, r, iq_min_size(SOFTEN_ROWS, rows->n - r));
         }
-        size_t r = 0;
-        for (; r + Q8_ROWS <= rows->n; r += Q8_ROWS) q8_sum_rows(rows, unit, n, Q8_ROWS, r, b);
-        switch (rows->n - r) {
-        case 3: q8_sum_rows(rows, unit, n, 3, r, b); break;
-        case 2: q8_sum_rows(rows, unit, n, 2, r, b); break;
-        case 1: q8_sum_rows(rows, unit, n, 1, r, b); break;
-        default: break;
-        }
+        for (size_t r = 0; !finite && r < rows->n; r++) s->weight_d[r] = iq_bits_to_f32(0x7fc00000u);
+        sum_unit_q8(rows, unit, n, b);
     }
 }

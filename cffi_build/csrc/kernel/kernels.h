@@ -71,7 +71,7 @@ typedef struct {
     iq_matmul_fn matmul; /* any number of rows and tokens */
 } iq_format_kernels;
 
-/* The running softmax of one query row: what its sums are relative to, and the sum of its weights. */
+/* The running softmax of one query row: its sums are relative to 2^maximum; the sum of its weights. */
 typedef struct {
     float maximum, sum;
 } iq_attention_norm;

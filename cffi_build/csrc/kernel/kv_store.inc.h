@@ -9,6 +9,14 @@ IQ_INLINE f32x16 load_up_to_16(const float *x, size_t n) {
     return n >= 16 ? f32x16_load(x) : n > 0 ? f32x16_load_n(x, n) : f32x16_zero();
 }
 
+IQ_INLINE void store_up_to_16(float *out, f32x16 a, size_t n) {
+    if (n >= 16) {
+        f32x16_store(out, a);
+    } else {
+        f32x16_store_n(out, a, n);
+    }
+}
+
 static void kv_store_f16(const float *x, size_t n, uint8_t *out) {
     size_t i = 0;
     for (; i + 16 <= n; i += 16) f32x16_store_f16(out + 2 * i, within(65504.0f, f32x16_load(x + i)));
