@@ -24,9 +24,9 @@ typedef struct {
 typedef struct {
     alignas(64) int8_t q[IQ_SLOTS][TILE_TOKENS][16 * TILE_X_BYTES]; /* as tile_dot reads them */
     float d[TILE_TOKENS][IQ_SLOTS];
+    /* of each slot; if kind.wide, of each 32-block, in the lane of its first slot */
     float s[TILE_TOKENS][IQ_SLOTS];
-    int32_t bias[TILE_TOKENS][IQ_SLOTS];      /* what the sum of a slot starts from */
-    int32_t pair_bias[TILE_TOKENS][IQ_SLOTS]; /* and that of a 32-block, in the lane of its first slot */
+    int32_t bias[TILE_TOKENS][IQ_SLOTS]; /* what the integer sum starts from */
 } panel;
 
 typedef struct {
@@ -40,7 +40,8 @@ _Static_assert(sizeof(gemm_scratch) <= IQ_SCRATCH_BYTES, "the engine allocates I
 
 /* What the multiplication needs to know of a format. */
 typedef struct {
-    bool wide, has_min;
+    bool wide; /* the two slots of a 32-block share scale and minimum */
+    bool has_min;
     int apart; /* lanes between the two slots of a 32-block: 1 or 4 */
 } tile_kind;
 
@@ -89,21 +90,28 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------ */
 
-IQ_INLINE void add_pairs(const int32_t *bias, int apart, int32_t *out) {
-    for (int i = 0; i + apart < IQ_SLOTS; i++) out[i] = bias[i] + bias[i + apart];
+IQ_INLINE int first_lane(tile_kind kind, int pair) { return kind.apart == 1 ? 2 * pair : pair + (pair & 4); }
+
+/* Sums over 32-blocks: of two slots that are 1 or 4 lanes apart, in the lane of the first. */
+#define ADD_PAIRS(in, apart, out)                                                                                      \
+    for (int i = 0; i + (apart) < IQ_SLOTS; i++) (out)[i] = (in)[i] + (in)[i + (apart)]
+
+IQ_INLINE void pack_pairs(const iq_q8_block *b, tile_kind kind, const int APART, int token, panel *out) {
+    if (kind.has_min) ADD_PAIRS(b->s, APART, out->s[token]);
+    if (TILE_BIAS) ADD_PAIRS(b->bias, APART, out->bias[token]);
 }
 
 IQ_INLINE void pack_token(const iq_q8_block *b, tile_kind kind, int token, panel *out) {
     for (int slot = 0; slot < IQ_SLOTS; slot++) tile_store_x(out->q[IQ_SLOT_LANE(slot)][token], b->q + 16 * slot);
     memcpy(out->d[token], b->d, sizeof b->d);
-    memcpy(out->s[token], b->s, sizeof b->s);
-    if (!TILE_BIAS) return;
-    memcpy(out->bias[token], b->bias, sizeof b->bias);
-    if (!kind.wide) return;
-    if (kind.apart == 1)
-        add_pairs(b->bias, 1, out->pair_bias[token]);
-    else
-        add_pairs(b->bias, 4, out->pair_bias[token]);
+    if (!kind.wide) {
+        memcpy(out->s[token], b->s, sizeof b->s);
+        if (TILE_BIAS) memcpy(out->bias[token], b->bias, sizeof b->bias);
+    } else if (kind.apart == 1) {
+        pack_pairs(b, kind, 1, token, out);
+    } else {
+        pack_pairs(b, kind, 4, token, out);
+    }
 }
 
 /* sums[t] += 16 columns of 16 rows times token t; x holds the slot of all tokens */
@@ -121,7 +129,7 @@ IQ_INLINE void tile_slot(const uint8_t *units, const int8_t *x, int n_tokens, i3
 /* One 32-block, its slots in lanes a and b, which share a scale */
 IQ_INLINE void tile_wide_pair(const tile *w, const panel *x, int a, int b, int n_tokens, f32x16 *acc) {
     const float *d = &x->d[0][a];
-    const int32_t *bias = &x->pair_bias[0][a];
+    const int32_t *bias = &x->bias[0][a];
     i32x16 sums[TILE_TOKENS];
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias + IQ_SLOTS * t);
     tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
@@ -151,8 +159,9 @@ IQ_INLINE void tile_pair(const tile *w, const panel *x, int a, int b, int n_toke
     }
 }
 
-IQ_INLINE void tile_min(const tile *w, const panel *x, int n_tokens, f32x16 *acc) {
-    for (int lane = 0; lane < IQ_SLOTS; lane++) {
+IQ_INLINE void tile_min(const tile *w, const panel *x, tile_kind kind, int n_tokens, f32x16 *acc) {
+    for (int i = 0; i < (kind.wide ? IQ_SLOTS / 2 : IQ_SLOTS); i++) {
+        const int lane = kind.wide ? first_lane(kind, i) : i;
         const f32x16 min = f32x16_load(w->min[lane]);
         const float *s = &x->s[0][lane];
         TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(min, f32x16_set1(s[IQ_SLOTS * t]), acc[t]);
@@ -164,13 +173,13 @@ IQ_INLINE void tile_multiply(const tile *w, const panel *x, size_t n_superblocks
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_zero();
     for (; n_superblocks > 0; n_superblocks--, w++, x++) {
         for (int pair = 0; pair < IQ_SLOTS / 2; pair++) {
-            const int a = kind.apart == 1 ? 2 * pair : pair + (pair & 4);
+            const int a = first_lane(kind, pair);
             if (kind.wide)
                 tile_wide_pair(w, x, a, a + kind.apart, n_tokens, acc);
             else
                 tile_pair(w, x, a, a + kind.apart, n_tokens, acc);
         }
-        if (kind.has_min) tile_min(w, x, n_tokens, acc);
+        if (kind.has_min) tile_min(w, x, kind, n_tokens, acc);
     }
 }
 
