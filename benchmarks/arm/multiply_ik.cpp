@@ -3,19 +3,12 @@
 //   multiply_ik - TYPE N_TOKENS N_ROWS N_COLS REPETITIONS
 #include "ggml.h"
 #include "iqk/iqk_mul_mat.h"
+#include "random_bytes.hpp"
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
-
-// Bytes without the bits that would make an fp16 or fp32 scale infinite.
-static std::vector<uint8_t> random_bytes(size_t n) {
-    std::vector<uint8_t> bytes(n);
-    uint32_t state = 1;
-    for (auto &byte : bytes) byte = uint8_t((state = state * 1664525u + 1013904223u) >> 24) & 0xb7;
-    return bytes;
-}
 
 int main(int argc, char **argv) {
     if (argc != 7) return 1;

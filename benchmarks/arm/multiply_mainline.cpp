@@ -4,6 +4,7 @@
 //   multiply_mainline - TYPE N_TOKENS N_ROWS N_COLS REPETITIONS
 #include "ggml-common.h"
 #include "ggml.h"
+#include "random_bytes.hpp"
 #include "repack.h"
 
 #include <cstdint>
@@ -30,14 +31,6 @@ static const kernels table[] = {
     {GGML_TYPE_Q6_K, ggml_gemv_q6_K_8x4_q8_K, ggml_gemm_q6_K_8x4_q8_K},
 #endif
 };
-
-// Bytes without the bits that would make an fp16 scale infinite; no value matters for the count.
-static std::vector<uint8_t> random_bytes(size_t n) {
-    std::vector<uint8_t> bytes(n);
-    uint32_t state = 1;
-    for (auto &byte : bytes) byte = uint8_t((state = state * 1664525u + 1013904223u) >> 24) & 0xb7;
-    return bytes;
-}
 
 int main(int argc, char **argv) {
     if (argc != 7) return 1;
