@@ -37,6 +37,10 @@ typedef struct {
     int apart; /* distance of the two slots of a pair: 1 or 4 */
 } tile_kind;
 
+/* The pair of a slot, whose two slots are 1 or 4 apart, and which of the two it is */
+IQ_INLINE int pair_of(int slot, int apart) { return apart == 1 ? slot / 2 : slot % 4 + slot / 8 * 4; }
+IQ_INLINE int place_of(int slot, int apart) { return apart == 1 ? slot % 2 : slot / 4 % 2; }
+
 /* Scales of a superblock and row */
 IQ_INLINE int n_scales(bool wide) { return wide ? N_PAIRS : IQ_SLOTS; }
 
@@ -99,9 +103,9 @@ IQ_INLINE void unpack_codes(const unpacker f, const uint8_t *const blocks[4], co
     }
     IQ_UNROLL
     for (int k = 0; k < 4; k++) {
-        const int slot = 4 * chunk + k, pair = apart == 1 ? slot / 2 : slot % 4 + slot / 8 * 4;
+        const int slot = 4 * chunk + k, pair = pair_of(slot, apart);
         const uint8x16_t rows[4] = {codes[0].v[k], codes[1].v[k], codes[2].v[k], codes[3].v[k]};
-        tile_store(out[pair][apart == 1 ? slot % 2 : slot / 4 % 2], rows);
+        tile_store(out[pair][place_of(slot, apart)], rows);
     }
 }
 
@@ -151,9 +155,9 @@ IQ_INLINE void pack_tokens(const iq_q8_block *const b[4], tile_kind kind, int ap
         for (int t = 0; t < 4; t++) x[t] = vld1q_s8_x4(b[t]->q + 64 * chunk);
         IQ_UNROLL
         for (int i = 0; i < 4; i++) {
-            const int slot = 4 * chunk + i, pair = apart == 1 ? slot / 2 : slot % 4 + slot / 8 * 4;
+            const int slot = 4 * chunk + i, pair = pair_of(slot, apart);
             const int8x16_t tokens[4] = {x[0].val[i], x[1].val[i], x[2].val[i], x[3].val[i]};
-            tile_store_x(out->q[k][pair][apart == 1 ? slot % 2 : slot / 4 % 2], tokens);
+            tile_store_x(out->q[k][pair][place_of(slot, apart)], tokens);
         }
     }
     f32x8 d[4], s[2][4];
