@@ -25,7 +25,7 @@ def peer_speeds(program: str, model: str, args: argparse.Namespace) -> dict[str,
 
 def own_speeds(model: str, args: argparse.Namespace) -> dict[str, float]:
     """Tokens per second of one run of `iqrun bench`, and the share of the memory's read speed that decoding reached."""
-    command = [sys.executable, "-m", "iqrun.cli.main", "bench", "-m", model, "-t", str(args.threads)]
+    command = [sys.executable, "-m", "iqrun", "bench", "-m", model, "-t", str(args.threads)]
     rows = json.loads(_output([*command, "-p", args.prefill, "-n", str(args.decode), "-r", "1", "--json"]))
     kinds = [f"prefill {row['n_tokens']}" if row["test"] == "prefill" else "decode" for row in rows]
     speeds = {kind: row["tokens_per_second"] for kind, row in zip(kinds, rows, strict=True)}

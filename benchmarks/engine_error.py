@@ -58,7 +58,7 @@ def errors(args: argparse.Namespace, type_name: str, folder: Path) -> tuple[floa
         exact.unlink()
         words = ("-m", quantized, "-f", text, "-c", args.ctx, "-t", args.threads)
         words += ("--chunks", args.chunks, "--kl-base", base)
-        command = [sys.executable, "-m", "iqrun.cli.main", "perplexity", *map(str, words), "--json"]
+        command = [sys.executable, "-m", "iqrun", "perplexity", *map(str, words), "--json"]
         own = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         return own["mean_kld"], peer.figures(quantized, text, base)["mean_kld"]
 

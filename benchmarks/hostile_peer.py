@@ -59,7 +59,7 @@ def _limits() -> None:
 
 def commands(peer: Path, path: Path, text: Path) -> dict[str, list[str]]:
     """How each program is asked for a token, or for a perplexity."""
-    own = [sys.executable, "-m", "iqrun.cli.main"]
+    own = [sys.executable, "-m", "iqrun"]
     if peer.name == "llama-perplexity":
         ask = ["-m", str(path), "-f", str(text), "-c", "64", "-t", "1"]
         return {peer.name: [str(peer), *ask, "--no-warmup"], "iqrun": [*own, "perplexity", *ask]}

@@ -233,7 +233,7 @@ def draw(args: argparse.Namespace, found: Sequence[tuple[str, str, dict[str, Any
 
 
 def iqrun(*words: object) -> str:
-    command = [sys.executable, "-m", "iqrun.cli.main", *map(str, words)]
+    command = [sys.executable, "-m", "iqrun", *map(str, words)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-n", "--n-decode", type=_numbers, default=[128], metavar="N,...", help="tokens to generate (default 128)")
     add("-d", "--depth", type=_numbers, default=[0], metavar="N,...", help="tokens in the cache before (default 0)")
     add("-r", "--repeats", type=int, default=5, metavar="N", help="repetitions (default 5)")
-    add("--profile", action="store_true", help="show where the time of a generated token goes")
+    add("--profile", action="store_true", help="show where the time of each test goes")
     add("--out", metavar="PICTURE", help="draw the speeds and the roof: .svg or .png")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of objects")
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             with _load(args, path, timing.context_of(trials)) as model:
                 results += _measure(model, trials, args.repeats)
                 if args.profile:
-                    profiles.append(_profile(model, min(max(args.n_decode) or 64, model.n_ctx)))
+                    profiles += [_profile(model, trial) for trial in trials]
     _print(results, args)
     print("".join(profiles), end="")
     if args.out is not None:
@@ -139,14 +139,15 @@ def _print(results: list[Measurement], args: argparse.Namespace) -> None:
         print("", *map(ui.printable, report.roofs(results)), sep="\n")
 
 
-def _profile(model: Model, n_decode: int) -> str:
+def _profile(model: Model, trial: Trial) -> str:
     from iqrun.benchmark import timing
     from iqrun.benchmark.report import percent
 
-    parts = timing.profile(model, n_decode=n_decode)
+    parts = timing.profile(model, trial)
     total = sum(seconds for _, seconds in parts) or 1.0
     rows = [[name, f"{1e6 * seconds:.1f}", percent(seconds / total)] for name, seconds in parts]
-    return f"\n{ui.printable(Path(model.path).name)}\n{ui.table(['operation', 'us per token', 'share'], rows)}\n"
+    title = f"{ui.printable(Path(model.path).name)}, {trial}"
+    return f"\n{title}\n{ui.table(['operation', 'us per token', 'share'], rows)}\n"
 
 
 def _numbers(text: str) -> list[int]:

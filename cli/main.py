@@ -173,7 +173,3 @@ def _failed(message: str, code: int, debug: bool) -> int:
 def _silence_stdout() -> None:
     """Points stdout at nothing, so that the interpreter's last flush of a closed pipe stays quiet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

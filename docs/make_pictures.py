@@ -138,7 +138,7 @@ def _visible(begin: float, end: float, total: float) -> str:
 def demo_session(home: str) -> Recorder:
     """`iqrun demo`: a question and its numbers."""
     os.environ.update(IQRUN_CACHE=home, XDG_DATA_HOME=home)
-    words = ("-m", "iqrun.cli.main", "demo", "--seed", "2")
+    words = ("-m", "iqrun", "demo", "--seed", "2")
     Terminal(*words, "--prompt", "Hi", "-n", "1").end()  # the model is there now, as at a second start
     terminal = Recorder(*words, columns=80, lines=19)
     terminal.wait("context 0/1024")

@@ -58,14 +58,15 @@ def test_synthetic_models_need_no_file(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_report_and_profile(capsys: pytest.CaptureFixture[str]) -> None:
-    """A table with the roof in words, and one of the operations, whose shares add up to everything."""
-    assert main([*SMALL, "--profile"]) == 0
-    out = capsys.readouterr().out
-    assert "decode" in out
-    assert "of weights per token, read from the memory at" in out
-    shares = [float(line.split()[-2]) for line in out.split("us per token", 1)[1].splitlines()[1:]]
-    assert sum(shares) == pytest.approx(100, abs=1)
-    assert "gated_matmul" in out
+    """A table with the roof in words; for each test one of the operations, whose shares add up to everything."""
+    assert main([*SMALL, "-d", "0,200", "--profile"]) == 0
+    report, *profiles = capsys.readouterr().out.split("\nstories-13m-f16.gguf, ")
+    assert "of weights per token, read from the memory at" in report
+    tables = {text.splitlines()[0]: [line.split() for line in text.splitlines()[2:]] for text in profiles}
+    assert list(tables) == ["prefill 16", "prefill 16 at 200", "decode 8", "decode 8 at 200"]
+    for rows in tables.values():
+        assert sum(float(row[-2]) for row in rows) == pytest.approx(100, abs=1)
+        assert {"gated_matmul", "attention"} <= {row[0] for row in rows}
 
 
 def test_a_test_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def _own_folders(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def iqrun(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iqrun.cli.main", *words]
+    command = [sys.executable, "-m", "iqrun", *words]
     return subprocess.run(command, input=typed, capture_output=True, text=True, check=False)
 
 

@@ -273,7 +273,7 @@ def test_several_lines_the_other_way_round(tmp_path: Path) -> None:
 def test_the_demo(tmp_path: Path) -> None:
     """The real thing: the packaged model, quantized, asked, saved with its state, and gone on with."""
     cache = str(tmp_path / "cache")
-    with Chat("-m", "iqrun.cli.main", "demo", "--temp", "0", "-n", "60", columns=50, IQRUN_CACHE=cache) as chat:
+    with Chat("-m", "iqrun", "demo", "--temp", "0", "-n", "60", columns=50, IQRUN_CACHE=cache) as chat:
         chat.wait("try: .Tell me a story about a cat")
         chat.wait_prompt()
         chat.ask("Tell me a story about a cat.")
@@ -283,7 +283,7 @@ def test_the_demo(tmp_path: Path) -> None:
         chat.wait_words(r"saved with \d+ tokens of state, \d+\.\d [KM]iB; /load cats brings it back")
         chat.ask("/exit")
         assert chat.end() == 0
-    words = ("-m", "iqrun.cli.main", "demo", "--temp", "0", "-n", "9", "--load", "cats")
+    words = ("-m", "iqrun", "demo", "--temp", "0", "-n", "9", "--load", "cats")
     with Chat(*words, columns=80, IQRUN_CACHE=cache) as chat:
         chat.wait(r"loaded 2 messages\n(\d+) tokens need not be read again")
         chat.wait_prompt()

@@ -19,7 +19,7 @@ from iqrun.cli import ui
 
 def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Runs `iqrun` as a user would."""
-    command = [sys.executable, "-m", "iqrun.cli.main", *words]
+    command = [sys.executable, "-m", "iqrun", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
 
 
@@ -120,7 +120,7 @@ def test_a_closed_stream_is_like_dev_null(stream: str) -> None:
     redirect = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}[stream]
     words = f"run -m {model_path()} -n 3 --temp 0" + ("" if stream == "stdin" else " -p Once")
     done = subprocess.run(
-        f"{sys.executable} -m iqrun.cli.main {words} {redirect}",
+        f"{sys.executable} -m iqrun {words} {redirect}",
         shell=True,
         capture_output=True,
         text=True,

@@ -248,7 +248,7 @@ def test_termination_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "iqrun.cli.main",
+        "iqrun",
         "quantize",
         str(large),
         str(out),
@@ -270,10 +270,10 @@ def test_termination_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_works_in_a_pipe(source: Path, tmp_path: Path) -> None:
     """In a pipe there is no progress bar; a reader that goes away early is no error message."""
-    command = [sys.executable, "-m", "iqrun.cli.main", "quantize", str(source), str(tmp_path / "out.gguf"), "IQ4_K"]
+    command = [sys.executable, "-m", "iqrun", "quantize", str(source), str(tmp_path / "out.gguf"), "IQ4_K"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("tensor")
-    shell = f"'{sys.executable}' -m iqrun.cli.main inspect --json '{source}' | head -c 10"
+    shell = f"'{sys.executable}' -m iqrun inspect --json '{source}' | head -c 10"
     piped = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
     assert piped.stderr == ""

@@ -212,7 +212,7 @@ def test_death_while_the_files_get_their_names(source: Path, tmp_path: Path, mon
 
 def kill_and_resume(source: Path, folder: Path, n_kills: int, rng: random.Random) -> int:
     """Kills `iqrun quantize --resume` up to `n_kills` times until it finishes; returns how often it was killed."""
-    command = [sys.executable, "-m", "iqrun.cli.main", "quantize", str(source), str(folder / "out.gguf"), "IQ4_K"]
+    command = [sys.executable, "-m", "iqrun", "quantize", str(source), str(folder / "out.gguf"), "IQ4_K"]
     command += ["--effort", "best", "-t", "1", "--resume", "--max-shard-size", "400K", "--hash"]
     killed = 0
     while True:

@@ -133,19 +133,22 @@ def measure(
             session.truncate(0)
 
 
-def profile(model: Model, *, n_decode: int = 64) -> list[tuple[str, float]]:
-    """Seconds per generated token spent in each kind of operation, largest first; layers are added up."""
+def profile(model: Model, test: Trial) -> list[tuple[str, float]]:
+    """Seconds per token of a test spent in each kind of operation, after a warm-up, largest first; layers are added up.
+
+    Raises:
+        ContextFullError: the test does not fit into the context.
+    """
     ops = model.program.ops
     with model.session() as session:
-        _decode(session, n_decode)
+        work = _warm_up(session, test)
         session.profile(True)
-        session.truncate(0)
-        _decode(session, n_decode)
+        work(session, test.n_tokens)
         seconds = session.profile(False)
     totals: dict[str, float] = {}
     for op, spent in zip(ops, seconds, strict=True):
         name = f"{op.kind} {', '.join(buffer.name for buffer in op.dst)}"
-        totals[name] = totals.get(name, 0.0) + spent / n_decode
+        totals[name] = totals.get(name, 0.0) + spent / test.n_tokens
     return sorted(totals.items(), key=lambda item: -item[1])
 
 
@@ -216,15 +219,22 @@ def _kv_bytes_per_token(model: Model, test: Trial) -> int:
 
 def _times(session: Session, test: Trial, repeats: int) -> Iterator[float]:
     """Seconds of each repetition; the tokens of the depth are evaluated once, outside the time."""
+    work = _warm_up(session, test)
+    for _ in range(repeats):
+        start = perf_counter()
+        work(session, test.n_tokens)
+        yield perf_counter() - start
+        session.truncate(test.depth)
+
+
+def _warm_up(session: Session, test: Trial) -> Callable[[Session, int], None]:
+    """What evaluates the tokens of a test, done once; the session then stands at the test's depth."""
     work = _prefill if test.kind == "prefill" else _decode
     if test.depth:
         _prefill(session, test.depth)
     work(session, test.n_tokens)
-    for _ in range(repeats):
-        session.truncate(test.depth)
-        start = perf_counter()
-        work(session, test.n_tokens)
-        yield perf_counter() - start
+    session.truncate(test.depth)
+    return work
 
 
 def _prefill(session: Session, n_tokens: int) -> None:

@@ -22,7 +22,7 @@ from tests.gguf_builder import tiny_llama
 
 N_KILLS = pytest.mark.parametrize("n_kills", [4, pytest.param(200, marks=pytest.mark.slow)], ids=["quick", "long"])
 FOREVER = 300.0  # seconds that no command takes
-IQRUN = [sys.executable, "-m", "iqrun.cli.main"]
+IQRUN = [sys.executable, "-m", "iqrun"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
