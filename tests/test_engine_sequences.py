@@ -145,7 +145,7 @@ def test_any_values_are_safe_and_stay_in_their_sequence(mixed: NativeProgram, se
 # ---- ways ----
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "neon", "neon_dotprod", "neon_i8mm"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "neon", "neon_dotprod", "neon_i8mm"])
 def test_decode_way_gives_each_token_its_own_bits(isa: str) -> None:
     """1, 3, 8 or 17 tokens in one step of the decode way: the bits of one by one, on every instruction set."""
     if not lib.iq_isa_runs_here(isa.encode()):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from iqrun import machine
+from tests.emulated import EMULATED
 
 
 def fake_cpus(folder: Path, siblings: list[str]) -> Path:
@@ -156,6 +157,15 @@ def test_process_memory_is_what_the_kernel_says(tmp_path: Path) -> None:
     assert machine.process_memory(proc, cgroup) == resident - 5000
     (cgroup / "memory.max").write_text("max")
     assert machine.process_memory(proc, cgroup) == resident
+
+
+@pytest.mark.skipif(EMULATED, reason="/proc/cpuinfo is that of the machine that emulates")
+def test_instruction_sets_that_the_system_names_run_here() -> None:
+    """CPUID, or what the system tells instead, is read as Linux reads it; an old kernel may not name what is new."""
+    flags = set((machine._read(Path("/proc/cpuinfo")) or "").split())
+    names = {"avx2": "avx2", "avxvnni": "avx_vnni", "neon_dotprod": "asimddp", "neon_i8mm": "i8mm"}
+    isas = machine.cpu_info()["isas"]
+    assert [isa for isa, flag in names.items() if flag in flags and not isas.get(isa, True)] == []
 
 
 def test_cpu_info_describes_this_machine() -> None:

@@ -105,8 +105,8 @@ iq_status iq_feedback_rows(int32_t id, const float *weights, size_t n_rows, size
 
 typedef struct iq_kernels iq_kernels;
 
-/* The table by name (portable, avx2, avx512, neon, neon_dotprod) or, with NULL or "", the best one that this CPU
- * and operating system run. Unknown, not built in or not runnable here: IQ_ERR_UNSUPPORTED. */
+/* The table by name (portable, avx2, avxvnni, avx512, neon, neon_dotprod, neon_i8mm) or, with NULL or "", the best one
+ * that this CPU and operating system run. Unknown, not built in or not runnable here: IQ_ERR_UNSUPPORTED. */
 iq_status iq_kernels_find(const char *isa, const iq_kernels **kernels, iq_error *error);
 const char *iq_kernels_isa(const iq_kernels *kernels);
 

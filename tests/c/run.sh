@@ -6,7 +6,9 @@
 # quick  the system's cc at -O1
 # full   gcc and clang at -O3, plain and with the address and undefined-behaviour sanitizers; with
 #        aarch64-linux-gnu-gcc and qemu-aarch64 also as a Raspberry Pi 5 (cortex-a76), a 4 (cortex-a72) and with every extension (max).
-#        Compilers that are not there are skipped with a line saying so.
+#        Compilers that are not there are skipped with a line saying so. And what is built for AVX-VNNI has none of AVX-512's
+#        encodings.
+# Where the CPU has AVX-512 VNNI but no AVX-VNNI, that level runs in the former's encoding (evex_cc.sh).
 # Exit code 0: everything that ran agreed. SANITIZED_OPT=-O2 and JOBS=2 change optimisation and parallel compilers.
 set -euo pipefail
 
@@ -19,6 +21,10 @@ csrc=$root/cffi_build/csrc
 flags=(-std=c11 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -pthread -I"$csrc" -I"$root/cffi_build/include")
 failures=0
 
+if grep -qw avx512_vnni /proc/cpuinfo 2>/dev/null && ! grep -qw avx_vnni /proc/cpuinfo; then
+    evex_cc=$root/tests/c/evex_cc.sh
+fi
+
 sources() {
     (cd "$csrc" && ls base/*.c format/*.c isa/*.c kernel/*.c)
     echo "$root/tests/c/test_kernels.c"
@@ -28,6 +34,10 @@ sources() {
 compile() {
     local name=$1 compiler=$2 out=$build/$1
     shift 2
+    if [ -n "${evex_cc:-}" ] && [ "$compiler" != aarch64-linux-gnu-gcc ]; then
+        export REAL_CC=$compiler
+        compiler=$evex_cc
+    fi
     mkdir -p "$out"
     sources | (cd "$csrc" && xargs -P "${JOBS:-2}" -I{} sh -c \
         'source=$1; out=$2; shift 2; "$@" -c "$source" -o "$out/$(basename "$source").o"' \
@@ -63,6 +73,23 @@ run_aarch64() {
     done
 }
 
+# In 64-bit code a first byte of 62 is EVEX; {vex} is how objdump tells AVX-VNNI's encoding from AVX-512's.
+no_evex() {
+    "$1" "${flags[@]}" -O3 -c "$csrc/kernel/kernel_avxvnni.c" -o "$build/avxvnni.o"
+    objdump -d -w "$build/avxvnni.o" | awk -F'\t' '
+        $2 ~ /^62 / { print "EVEX:", $0; evex = 1 }
+        $3 ~ /{vex} vpdpbusd/ { products++ }
+        END { print products " times vpdpbusd"; exit evex || !products }'
+}
+
+check_encoding() {
+    if [ "$(uname -m)" != x86_64 ] || ! command -v "$1" objdump >/dev/null; then
+        echo "== $1 avxvnni: skipped, needs x86-64, $1 and objdump"
+        return
+    fi
+    check "$1: avxvnni without AVX-512's encodings" no_evex "$1"
+}
+
 if [ "$mode" = quick ]; then
     build_and_run cc cc -O1
 else
@@ -70,6 +97,7 @@ else
     for compiler in gcc clang; do
         build_and_run "$compiler" "$compiler" -O3
         build_and_run "$compiler-sanitized" "$compiler" "${sanitizers[@]}"
+        check_encoding "$compiler"
     done
     run_aarch64
 fi

@@ -35,6 +35,7 @@ check_on() {
 }
 
 check_on qemu-x86_64 "${CC:-cc}" avx2 qemu64 core2duo Nehalem SandyBridge
+check_on qemu-x86_64 "${CC:-cc}" avxvnni Haswell
 check_on qemu-x86_64 "${CC:-cc}" avx512 Haswell
 check_on qemu-aarch64 aarch64-linux-gnu-gcc neon_dotprod cortex-a53 cortex-a72
 check_on qemu-aarch64 aarch64-linux-gnu-gcc neon_i8mm cortex-a76

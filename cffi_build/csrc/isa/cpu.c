@@ -14,19 +14,21 @@ typedef struct {
 } cpuid_result;
 
 /* Zeros for a leaf that the CPU does not know. */
-static cpuid_result cpuid(uint32_t leaf) {
+static cpuid_result cpuid_at(uint32_t leaf, uint32_t part) {
     cpuid_result r = {0, 0, 0, 0};
 #if defined(_MSC_VER)
     int v[4];
     __cpuid(v, 0);
     if ((uint32_t)v[0] < leaf) return r;
-    __cpuidex(v, (int)leaf, 0);
+    __cpuidex(v, (int)leaf, (int)part);
     r = (cpuid_result){(uint32_t)v[0], (uint32_t)v[1], (uint32_t)v[2], (uint32_t)v[3]};
 #else
-    __get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx);
+    __get_cpuid_count(leaf, part, &r.eax, &r.ebx, &r.ecx, &r.edx);
 #endif
     return r;
 }
+
+static cpuid_result cpuid(uint32_t leaf) { return cpuid_at(leaf, 0); }
 
 /* XCR0; to be called only if CPUID reports OSXSAVE. */
 static uint64_t saved_registers(void) {
@@ -54,6 +56,15 @@ static bool os_saves(uint64_t registers) {
 bool iq_cpu_has_avx2(void) {
     const uint32_t fma = 1u << 12, avx = 1u << 28, f16c = 1u << 29, avx2 = 1u << 5;
     return os_saves(SAVES_AVX) && has_all(cpuid(1).ecx, fma | avx | f16c) && has_all(cpuid(7).ebx, avx2);
+}
+
+bool iq_cpu_has_avxvnni(void) {
+#if defined(IQ_AVXVNNI_AS_AVX512)
+    return iq_cpu_has_avx512();
+#else
+    const uint32_t avx_vnni = 1u << 4, last_part = cpuid(7).eax;
+    return iq_cpu_has_avx2() && last_part >= 1 && has_all(cpuid_at(7, 1).eax, avx_vnni);
+#endif
 }
 
 bool iq_cpu_has_avx512(void) {

@@ -1,16 +1,15 @@
-/* The vocabulary on AVX2 (with FMA and F16C): two registers hold 64 codes, or one float per slot.
- *
- * vpmaddubsw adds two products in int16 and saturates; it multiplies unsigned with signed bytes:
- *   codes 0..127 are the unsigned side: 2 * 127 * 128 fits;
- *   signed codes -127..127 lend their sign to the activations' copy: |q| is the unsigned side (128 for -128, which
- *   abs leaves as 0x80), the code with q's sign the signed one: 2 * 128 * 127 fits;
- *   codes of the full int8 range (Q8_0) are widened to int16 instead.
- * Included by kernel_avx2.c inside its target region, after <immintrin.h>. */
+/* The vocabulary on AVX2 (with FMA and F16C): two registers hold 64 codes, or one float per slot. What multiplies stands
+ * in ops_avx2_maddubs.h or, where IQ_AVX_VNNI is defined, in ops_avx2_vnni.h.
+ * Included by kernel_avx2.c and kernel_avxvnni.c inside their target regions, after <immintrin.h>. */
 #ifndef IQ_ISA_OPS_AVX2_H
 #define IQ_ISA_OPS_AVX2_H
 
+#if defined(IQ_AVX_VNNI)
+#define LANE_BIAS 128 /* what v_lut*_s8 and v_signed add to a signed code */
+#else
 #define LANE_BIAS 0
-#define TILE_BIAS 0
+#endif
+#define TILE_BIAS LANE_BIAS /* what the codes of a gemm tile carry */
 
 /* ---- 16 floats ------------------------------------------------------------------------------------------------ */
 
@@ -260,6 +259,10 @@ IQ_INLINE lanes64 v_from_bits(uint64_t bits, int value) {
 }
 
 /* Codebooks; u7: values 0..127, s8: signed values, plus LANE_BIAS. vpshufb looks up 16. */
+IQ_INLINE __m256i biased(__m256i signed_bytes) {
+    return LANE_BIAS ? _mm256_xor_si256(signed_bytes, _mm256_set1_epi8((char)LANE_BIAS)) : signed_bytes;
+}
+IQ_INLINE lanes64 v_signed(lanes64 a) { return LANES64(biased(a.v[0]), biased(a.v[1])); }
 typedef __m256i lut16;
 typedef struct {
     __m256i t[2];
@@ -268,13 +271,12 @@ typedef struct {
     __m256i t[4];
 } lut64;
 
-IQ_INLINE lanes64 v_signed(lanes64 a) { return a; }
 IQ_INLINE lut16 lut16_u7(const int8_t *t) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)t)); }
-IQ_INLINE lut16 lut16_s8(const int8_t *t) { return lut16_u7(t); }
+IQ_INLINE lut16 lut16_s8(const int8_t *t) { return biased(lut16_u7(t)); }
 IQ_INLINE lut32 lut32_u7(const int8_t *t) { return (lut32){{lut16_u7(t), lut16_u7(t + 16)}}; }
-IQ_INLINE lut32 lut32_s8(const int8_t *t) { return lut32_u7(t); }
+IQ_INLINE lut32 lut32_s8(const int8_t *t) { return (lut32){{lut16_s8(t), lut16_s8(t + 16)}}; }
 IQ_INLINE lut64 lut64_s8(const int8_t *t) {
-    return (lut64){{lut16_u7(t), lut16_u7(t + 16), lut16_u7(t + 32), lut16_u7(t + 48)}};
+    return (lut64){{lut16_s8(t), lut16_s8(t + 16), lut16_s8(t + 32), lut16_s8(t + 48)}};
 }
 IQ_INLINE __m256i lookup16(__m256i index, lut16 t) { return _mm256_shuffle_epi8(t, index); }
 /* Bit `at` of `high`, moved to the sign, chooses between the halves; vpshufb itself ignores bits 4 to 6 of `low`. */
@@ -306,20 +308,12 @@ typedef struct {
     __m256i v[2];
 } dot64;
 
-IQ_INLINE __m256i dot_u7(__m256i codes, __m256i q) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(codes, q), _mm256_set1_epi16(1));
-}
-IQ_INLINE __m256i dot_s8(__m256i codes, __m256i q) { return dot_u7(_mm256_abs_epi8(q), _mm256_sign_epi8(codes, q)); }
-IQ_INLINE __m256i dot_i8(__m256i codes, __m256i q) {
-    /* bytes 0..7 and 8..15 of each 128 bits as int16, so that the sums stay within slots */
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i cs = _mm256_cmpgt_epi8(zero, codes), qs = _mm256_cmpgt_epi8(zero, q);
-    const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi8(codes, cs), _mm256_unpacklo_epi8(q, qs));
-    return _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpackhi_epi8(codes, cs), _mm256_unpackhi_epi8(q, qs)));
-}
-IQ_INLINE dot64 v_dot_u7(lanes64 c, lanes64 q) { return (dot64){{dot_u7(c.v[0], q.v[0]), dot_u7(c.v[1], q.v[1])}}; }
-IQ_INLINE dot64 v_dot_s8(lanes64 c, lanes64 q) { return (dot64){{dot_s8(c.v[0], q.v[0]), dot_s8(c.v[1], q.v[1])}}; }
-IQ_INLINE dot64 v_dot_i8(lanes64 c, lanes64 q) { return (dot64){{dot_i8(c.v[0], q.v[0]), dot_i8(c.v[1], q.v[1])}}; }
+/* Integer additions may be reordered, and gcc does: all products first, then spills. This ends each step. */
+#if defined(__GNUC__)
+#define KEEP_ORDER(x) __asm__("" : "+x"(x))
+#else
+#define KEEP_ORDER(x) ((void)0)
+#endif
 
 /* Slot sums in lane order: v[h] of chunk j holds slots 4j + 2h and 4j + 2h + 1. */
 IQ_INLINE i32x16 v_slot_sums(dot64 a, dot64 b, dot64 c, dot64 d) {
@@ -422,48 +416,6 @@ IQ_INLINE f32x16 slots_pair_f16(const uint8_t *p, size_t stride, iq_slot_order o
 
 /* ---- tiles of 16 rows (gemm) ------------------------------------------------------------------------------------ */
 
-/* Codes and activations are widened to int16: vpmaddwd is exact for every pattern, and two of them with their additions
- * are as many instructions as the byte route with signs.
- * A unit is 16 rows x columns 0, 1, then 16 rows x columns 2, 3. */
-#define TILE_UNIT 128
-#define TILE_TOKENS 4
-#define TILE_X_BYTES 2
-
-typedef struct {
-    __m256i v[4];
-} tile_w;
-typedef const int8_t *tile_x;
-
-IQ_INLINE tile_w tile_load(const uint8_t *unit) {
-    return (tile_w){{load32(unit), load32(unit + 32), load32(unit + 64), load32(unit + 96)}};
-}
-IQ_INLINE tile_x tile_load_x(const int8_t *q) { return q; }
-IQ_INLINE i32x16 tile_init(const int32_t *bias) {
-    (void)bias;
-    return I32X16(_mm256_setzero_si256(), _mm256_setzero_si256());
-}
-/* Integer additions may be reordered, and gcc does: all products first, then spills. This ends each step. */
-#if defined(__GNUC__)
-#define KEEP_ORDER(x) __asm__("" : "+x"(x))
-#else
-#define KEEP_ORDER(x) ((void)0)
-#endif
-/* acc[row] += 4 codes of the row times activations 4c .. 4c + 3 */
-IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
-    for (int i = 0; i < 2; i++) {
-        const __m256i q2 = _mm256_set1_epi32((int)iq_load_u32(x + 8 * c + 4 * i));
-        acc.v[0] = _mm256_add_epi32(acc.v[0], _mm256_madd_epi16(w.v[2 * i], q2));
-        acc.v[1] = _mm256_add_epi32(acc.v[1], _mm256_madd_epi16(w.v[2 * i + 1], q2));
-        KEEP_ORDER(acc.v[0]);
-        KEEP_ORDER(acc.v[1]);
-    }
-    return acc;
-}
-/* 16 activations as tile_dot reads them */
-IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) {
-    _mm256_storeu_si256((__m256i *)out, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)q)));
-}
-
 /* In place: dword c of row r goes to dword r of row c. */
 IQ_INLINE void transpose8(__m256i r[8]) {
     __m256i t[8];
@@ -476,25 +428,6 @@ IQ_INLINE void transpose8(__m256i r[8]) {
     for (int i = 0; i < 4; i++) {
         r[i] = _mm256_permute2x128_si256(t[i], t[4 + i], 0x20);
         r[4 + i] = _mm256_permute2x128_si256(t[i], t[4 + i], 0x31);
-    }
-}
-/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
-IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
-    for (int part = 0; part < 4; part++) { /* 8 rows x 32 codes */
-        const int half = part / 2, first_row = part % 2 * 8;
-        __m256i r[8];
-        for (int i = 0; i < 8; i++) r[i] = rows[first_row + i].v[half];
-        transpose8(r);
-        for (int i = 0; i < 8; i++) { /* column group i: 8 rows x 4 codes */
-            uint8_t *unit = units + (size_t)(2 * half + i / 4) * stride + i % 4 * TILE_UNIT + first_row * 4;
-            const __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(r[i]));
-            const __m256i high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(r[i], 1));
-            const __m256i a = _mm256_shuffle_epi32(low, 0xd8), b = _mm256_shuffle_epi32(high, 0xd8);
-            const __m256i c01 = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xd8);
-            const __m256i c23 = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
-            _mm256_store_si256((__m256i *)unit, c01);
-            _mm256_store_si256((__m256i *)(unit + 64), c23);
-        }
     }
 }
 /* 16 floats of each of 16 rows to 16 vectors over the rows */
@@ -516,8 +449,6 @@ IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
 
 /* ---- q8_0 keys and values (kernel/attention_q8.inc.h) ------------------------------------------------------------ */
 
-#define KV_BIAS 0 /* what kv_load_k adds to the codes */
-
 IQ_INLINE i32x16 i32x16_set1(int32_t a) { return I32X16(_mm256_set1_epi32(a), _mm256_set1_epi32(a)); }
 /* round(a), ties to even, as int16; |a| <= 32767, a NaN becomes any number */
 IQ_INLINE void f32x16_store_i16(int16_t *p, f32x16 a) {
@@ -528,27 +459,15 @@ typedef struct {
     __m256i v[2];
 } kv_codes, kv_pairs;
 
-IQ_INLINE kv_codes kv_load_k(const uint8_t *p) { /* 16 positions x 4 columns */
-    return (kv_codes){{load32(p), load32(p + 32)}};
-}
 IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) { /* 16 columns x 2 positions */
     return (kv_pairs){{_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
                        _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))}};
 }
-/* acc[position] += 4 codes of the position times q[0 .. 3]; the codes lend their sign to q, as |code| may be 128 */
-IQ_INLINE i32x16 kv_dot4(i32x16 acc, kv_codes k, const int8_t *q) {
-    const __m256i q4 = _mm256_set1_epi32((int)iq_load_u32(q)), ones = _mm256_set1_epi16(1);
-    for (int i = 0; i < 2; i++) {
-        const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(k.v[i]), _mm256_sign_epi8(q4, k.v[i]));
-        acc.v[i] = _mm256_add_epi32(acc.v[i], _mm256_madd_epi16(pairs, ones));
-    }
-    return acc;
-}
-/* acc[column] += the codes of two positions times w[0], w[1] */
-IQ_INLINE i32x16 kv_dot2(i32x16 acc, kv_pairs v, const int16_t *w) {
-    const __m256i w2 = _mm256_set1_epi32((int)iq_load_u32(w));
-    for (int i = 0; i < 2; i++) acc.v[i] = _mm256_add_epi32(acc.v[i], _mm256_madd_epi16(v.v[i], w2));
-    return acc;
-}
+
+#if defined(IQ_AVX_VNNI)
+#include "isa/ops_avx2_vnni.h"
+#else
+#include "isa/ops_avx2_maddubs.h"
+#endif
 
 #endif

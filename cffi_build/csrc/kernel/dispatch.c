@@ -15,6 +15,9 @@ typedef struct {
 static const built_isa built[] = {
 #if defined(IQ_X86_64)
     {&iq_kernels_avx512, iq_cpu_has_avx512},
+#if defined(IQ_BUILDS_AVXVNNI)
+    {&iq_kernels_avxvnni, iq_cpu_has_avxvnni},
+#endif
     {&iq_kernels_avx2, iq_cpu_has_avx2},
 #elif defined(IQ_AARCH64)
     {&iq_kernels_neon_i8mm, iq_cpu_has_i8mm},

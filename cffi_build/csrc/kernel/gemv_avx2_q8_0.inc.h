@@ -31,8 +31,7 @@ IQ_INLINE void q8_0_superblock(const uint8_t *blocks, const q8_0_x *x, size_t x_
         sums[t][0] = _mm256_fmadd_ps(d, x->negative, sums[t][0]);
         for (int i = 0; i < 8; i++) {
             const __m256i codes = load32(blocks + sizeof(block_q8_0) * (size_t)i + offsetof(block_q8_0, qs));
-            const __m256i products = _mm256_maddubs_epi16(x->absolute[i], _mm256_xor_si256(codes, x->flip[i]));
-            const __m256 dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+            const __m256 dots = _mm256_cvtepi32_ps(dot_u7(x->absolute[i], _mm256_xor_si256(codes, x->flip[i])));
             sums[t][i % 2] = _mm256_fmadd_ps(dots, _mm256_broadcast_ss(&scales[i]), sums[t][i % 2]);
         }
     }

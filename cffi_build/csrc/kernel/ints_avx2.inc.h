@@ -48,8 +48,7 @@ IQ_INLINE code_pair upper_crumbs(const uint8_t *qh, bool mixed) {
     return mix((code_pair){join16(qh, qh + 32), join16(qh + 16, qh + 48)}, mixed);
 }
 
-IQ_INLINE code_pair look_up(const int8_t *table, code_pair index) {
-    const lut16 t = lut16_u7(table);
+IQ_INLINE code_pair look_up(lut16 t, code_pair index) {
     return (code_pair){lookup16(index.x, t), lookup16(index.y, t)};
 }
 /* Indices of two pairs: the first at bits 0..2, the second at 4..6. vpshufb ignores bits 4..6; bits 3 and 7 are zero.
@@ -66,7 +65,7 @@ IQ_INLINE code_pair look_up_3bit(const int8_t *table, const uint8_t *qs, const u
     const int at = b / 2 * 2;
     const code_pair both = {indices_3bit(low.x, high.x, at), indices_3bit(low.y, high.y, at)};
     const code_pair second = {_mm256_srli_epi16(both.x, 4), _mm256_srli_epi16(both.y, 4)};
-    return look_up(table, b % 2 ? second : both);
+    return look_up(lut16_u7(table), b % 2 ? second : both);
 }
 IQ_INLINE code_pair look_up_5bit(const uint8_t *qs, const uint8_t *qh, int b) {
     const code_pair low = nibbles_32_apart(qs, b), high = upper_bits(qh, false);

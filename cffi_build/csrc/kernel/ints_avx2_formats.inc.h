@@ -11,7 +11,7 @@ IQ_INLINE int_scales int_scales_iq2_k(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq2_k(const uint8_t *block, int b) {
     const int8_t *table = b % 2 ? iq2_k_table.high : iq2_k_table.low;
-    return look_up(table, crumb_nibbles(((const block_iq2_k *)block)->qs, b, true));
+    return look_up(lut16_u7(table), crumb_nibbles(((const block_iq2_k *)block)->qs, b, true));
 }
 static const int_unpacker ints_iq2_k = {CODES_U6, VECTORS_HALVES, 1, false, true, int_scales_iq2_k,
                                          int_codes_iq2_k};
@@ -23,7 +23,7 @@ IQ_INLINE int_scales int_scales_iq2_ks(const uint8_t *block) {
 }
 IQ_INLINE code_pair int_codes_iq2_ks(const uint8_t *block, int b) {
     const int8_t *table = b % 2 ? iq2_k_table.high : iq2_k_table.low;
-    return look_up(table, crumb_nibbles(((const block_iq2_ks *)block)->qs, b, false));
+    return look_up(lut16_u7(table), crumb_nibbles(((const block_iq2_ks *)block)->qs, b, false));
 }
 static const int_unpacker ints_iq2_ks = {CODES_U6, VECTORS_HALVES, 1, true, false, int_scales_iq2_ks,
                                          int_codes_iq2_ks};
@@ -60,14 +60,14 @@ static const int_unpacker ints_iq3_ks = {CODES_UNSIGNED, VECTORS_HALVES, 1, true
 
 IQ_INLINE int_scales int_scales_iq4_k(const uint8_t *block) { return int_scales_4_2(block, VECTORS_NIBBLES); }
 IQ_INLINE code_pair int_codes_iq4_k(const uint8_t *block, int b) {
-    return look_up(iq4_values, nibbles_16_apart(((const block_iq4_k *)block)->qs, b));
+    return look_up(lut16_s8(iq4_values), nibbles_16_apart(((const block_iq4_k *)block)->qs, b));
 }
 static const int_unpacker ints_iq4_k = {CODES_SIGNED, VECTORS_NIBBLES, IQ4_SHIFT, false, false, int_scales_iq4_k,
                                          int_codes_iq4_k};
 
 IQ_INLINE int_scales int_scales_iq4_ks(const uint8_t *block) { return int_scales_ks(block, VECTORS_NIBBLES); }
 IQ_INLINE code_pair int_codes_iq4_ks(const uint8_t *block, int b) {
-    return look_up(iq4_values, nibbles_16_apart(((const block_iq4_ks *)block)->qs, b));
+    return look_up(lut16_s8(iq4_values), nibbles_16_apart(((const block_iq4_ks *)block)->qs, b));
 }
 static const int_unpacker ints_iq4_ks = {CODES_SIGNED, VECTORS_NIBBLES, IQ4_SHIFT, true, false, int_scales_iq4_ks,
                                          int_codes_iq4_ks};

@@ -7,16 +7,9 @@
 
 IQ_TARGET_BEGIN("avx2,fma,f16c")
 
-#include "isa/ops_avx2.h"
-
 #define KERNEL_ISA "avx2"
 #define KERNELS iq_kernels_avx2
-#define GEMV_TOKENS 4
-#define MATMUL_SHAPES "kernel/matmul_avx2.inc.h"
-#define FLOAT_ROWS 3
-#define FLOAT_TOKENS 4
-
-#include "kernel/kernel_body.inc.h"
+#include "kernel/kernel_avx2.inc.h"
 
 IQ_TARGET_END
 
