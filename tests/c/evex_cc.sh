@@ -26,4 +26,4 @@ while [ $# -gt 0 ]; do
 done
 "${compiler[@]}" "${to_assembly[@]}" -S -o - | sed -E 's/\{vex\}([[:space:]]+vpdp)/{evex}\1/' >"$assembly"
 grep -q '{evex}' "$assembly" || { echo "$0: no AVX-VNNI in ${compiler[*]}'s assembly" >&2; exit 1; }
-gcc -c "$assembly" -o "$object"
+"${compiler[@]}" -c "$assembly" -o "$object"
