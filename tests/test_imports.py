@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "hparams": {"errors", "gguf"},
     "models": {"errors", "gguf", "hparams", "program"},
     "engine": {"errors", "formats", "machine", "native", "program"},
-    "sampling": {"errors"},
+    "sampling": {"errors", "native"},
     "scores": {"errors"},
     "generation": {"engine", "errors", "program", "sampling", "scores", "tokenizer"},
     "chat": {"errors", "generation", "gguf", "sampling", "tokenizer"},

@@ -41,7 +41,7 @@ def test_only_best_takes_of_equals_the_lowest_id() -> None:
 @pytest.mark.parametrize("n_vocab", [7, 97, 4096, 32003, 128256])
 @pytest.mark.parametrize("k", [1, 2, 40])
 def test_top_k_equals_a_full_sort(n_vocab: int, k: int) -> None:
-    """The shortcut for large vocabularies finds exactly what a stable sort finds, ties included."""
+    """The core's selection finds exactly what a stable sort finds, ties included."""
     k = min(k, n_vocab - 1)
     rng = np.random.default_rng(n_vocab + k)
     logits = np.round(rng.normal(size=n_vocab).astype(np.float32), 1)  # many ties
@@ -52,12 +52,34 @@ def test_top_k_equals_a_full_sort(n_vocab: int, k: int) -> None:
     assert ids(top_k(sort(whole(logits)), k)) == expected.tolist()
 
 
-def test_top_k_finds_winners_that_share_a_column_of_the_reduction() -> None:
-    """The bound from column maxima holds when the best logits all stand in one column."""
-    logits = np.zeros(128256, np.float32)
-    logits[:: 128256 // 64] = np.arange(len(logits[:: 128256 // 64])) + 1
-    expected = np.argsort(-logits, kind="stable")[:40]
-    assert ids(top_k(whole(logits), 40)) == expected.tolist()
+@pytest.mark.parametrize("order", ["ascending", "descending", "equal", "forbidden", "zeros"])
+@pytest.mark.parametrize("k", [1, 16, 63, 200])
+def test_top_k_in_any_order(order: str, k: int) -> None:
+    """Every logit better than the last, or none; ties, -inf and both zeros: what a stable sort finds."""
+    n_vocab = 1000  # no multiple of the blocks in which logits are looked at
+    logits = {
+        "ascending": np.arange(n_vocab, dtype=np.float32),
+        "descending": -np.arange(n_vocab, dtype=np.float32),
+        "equal": np.ones(n_vocab, np.float32),
+        "forbidden": np.where(np.arange(n_vocab) % 7 == 3, np.float32(1), np.float32(-np.inf)),
+        "zeros": np.where(np.arange(n_vocab) % 2 == 0, np.float32(-0.0), np.float32(0.0)),
+    }[order]
+    assert ids(top_k(whole(logits), k)) == np.argsort(-logits, kind="stable")[:k].tolist()
+
+
+@pytest.mark.parametrize("place", [0, 39, 40, 103, 104, 999])
+def test_top_k_overlooks_no_nan(place: int) -> None:
+    """Wherever it stands: among the first k, in a block, in what is left behind the blocks."""
+    logits = -np.arange(1000, dtype=np.float32)
+    logits[place] = -np.nan if place % 2 else np.nan
+    with pytest.raises(IqrunError, match="weights are damaged"):
+        top_k(whole(logits), 40)
+
+
+def test_top_k_of_float64_is_a_sort() -> None:
+    """An own sampler may return such logits, which float32 would mix up."""
+    logits = 1.0 + np.arange(100) * 1e-12
+    assert ids(top_k(whole(logits), 3)) == [99, 98, 97]
 
 
 @pytest.mark.parametrize("sorted_first", [False, True])

@@ -46,6 +46,12 @@ typedef struct {
 iq_status iq_scan_strings(const void *data, uint64_t size, uint64_t offset, uint64_t count, uint64_t *offsets,
                           iq_error *error);
 
+/* ---- sampling: the one step that looks at a whole vocabulary ----------------------------------------------------- */
+
+/* Places of the k largest of n logits, best first; of equal ones the first is the better. Returns how many there are:
+ * k, or n if that is less. With a NaN among the logits it is the place of that NaN alone. */
+size_t iq_top_k(const float *logits, size_t n, size_t k, int64_t *places);
+
 /* ---- map guard: opt-in; the only function that touches a signal, and the only process-wide state ----------------- */
 
 /* Handles SIGBUS inside watched maps (a file that is cut short while it is mapped) by putting zeros there; any other

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from iqrun.errors import IqrunError
 from iqrun.sampling import penalties, truncation
-from iqrun.sampling.candidates import Candidates, best
+from iqrun.sampling.candidates import Candidates, best, weights
 from iqrun.sampling.mirostat import Mirostat
 from iqrun.sampling.options import OwnSampler, SamplingOptions
 from iqrun.sampling.temperature import dynamic_temperature, temperature
@@ -99,8 +99,8 @@ class Sampler:
         if len(candidates.ids) == 1:
             best(candidates)
             return 0
-        mass = np.cumsum(np.exp(candidates.logits.astype(np.float64) - best(candidates)))
-        return min(int(np.searchsorted(mass, self._random.random() * mass[-1], side="right")), len(mass) - 1)
+        mass = weights(candidates).cumsum()
+        return min(int(mass.searchsorted(self._random.random() * mass[-1], side="right")), len(mass) - 1)
 
     # ---- the chain ----
 

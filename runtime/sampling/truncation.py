@@ -11,7 +11,7 @@ from math import log
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.sampling.candidates import Candidates, best, head, keep, probabilities, sort, top
+from iqrun.sampling.candidates import Candidates, best, head, keep, probabilities, sort, top, weights
 
 _FIRST_NUCLEUS = 256  # candidates that top-p without top-k looks at first
 
@@ -36,8 +36,8 @@ def top_p(candidates: Candidates, p: float, floor: float = 0.0) -> Candidates:
         return candidates
     if not candidates.best_first:
         return _nucleus(candidates, p, floor)
-    mass = np.cumsum(probabilities(candidates))
-    return head(candidates, int(np.searchsorted(mass, p)) + 1)
+    mass = weights(candidates).cumsum()
+    return head(candidates, int(mass.searchsorted(p * mass[-1])) + 1)
 
 
 def _nucleus(candidates: Candidates, p: float, floor: float) -> Candidates:
