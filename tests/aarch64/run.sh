@@ -8,6 +8,7 @@
 # suite takes hours, and may be interrupted and taken up.
 #
 # Tests of random cases try a tenth of them (IQRUN_RANDOM_CASES=0.1, see tests/emulated.py): set it to 1 for all.
+# IQRUN_TEST_SECONDS=30 ends each test that takes longer, which then counts as skipped.
 # CPUS="cortex-a76 cortex-a72", TESTS="tests/test_*.py ..." and CACHE=build/aarch64 choose cores, tests and the folder.
 # The kernels have a faster way: tests/c/run.sh runs them on both cores without Python.
 #

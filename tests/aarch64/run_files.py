@@ -2,6 +2,7 @@
 
     python tests/aarch64/run_files.py LOG_FOLDER FILE... [-- PYTEST_ARGUMENT...]
 
+IQRUN_TEST_SECONDS in the environment is how long a test may take: one that takes longer is ended and counts as skipped.
 An emulated interpreter needs half a minute to import numpy, pytest and hypothesis: here it does so once. The output is
 LOG_FOLDER/NAME.log if a file passed and NAME.failed if not; what has passed is not run again until its log is removed,
 so a run that takes hours can be interrupted and taken up. Exit code 0: everything passed.
@@ -11,15 +12,44 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 
 import hypothesis  # noqa: F401 (imported for the forks)
 import numpy.testing  # noqa: F401
 import pytest
 
 EARLY_IMPORT = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis would have its asserts rewritten
+
+
+class TimeLimit:
+    """A pytest plugin that skips a test when its time is over; fixtures have as much again."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def _limited(self) -> Generator[None, object, object]:
+        def end(_signal: int, _frame: FrameType | None) -> None:
+            pytest.skip(f"takes more than {self.seconds:g} s here")
+
+        signal.signal(signal.SIGALRM, end)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        return (yield from self._limited())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        return (yield from self._limited())
 
 
 def run_in_fork(file: str, log: Path, arguments: list[str]) -> bool:
@@ -29,7 +59,9 @@ def run_in_fork(file: str, log: Path, arguments: list[str]) -> bool:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        code = pytest.main(["-p", "no:cacheprovider", "-rs", *EARLY_IMPORT, *arguments, file])
+        limit = float(os.environ.get("IQRUN_TEST_SECONDS", "0"))
+        plugins = [TimeLimit(limit)] if limit > 0 else []
+        code = pytest.main(["-p", "no:cacheprovider", "-rs", *EARLY_IMPORT, *arguments, file], plugins)
         sys.stdout.flush()
         os._exit(int(code))
     return os.waitpid(child, 0)[1] == 0
