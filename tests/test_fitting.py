@@ -33,10 +33,12 @@ from iqrun.formats import FORMATS
 from iqrun.gguf import GGUFFile
 from iqrun.model import build_program, plan_file
 from iqrun.quantizer import quantize
+from tests.emulated import EMULATED
 from tests.gguf_builder import tiny_llama
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "models" / "demo" / "stories-13m-f16.gguf"
+maps_much = pytest.mark.skipif(EMULATED, reason="the emulator maps no file that is larger than the memory")
 RATES = dict.fromkeys(FORMATS, 10e9)
 PI5 = Board(
     cpu="Raspberry Pi 5", isa="neon_dotprod", n_threads=4, free_memory=3_600_000_000, read_bandwidth=11e9,
@@ -120,7 +122,9 @@ def test_speed_adds_weights_and_operations_and_waits_for_the_disk() -> None:
     assert verdict(by_type(replace(PI5, free_memory=20_000_000), "1b", 512)["IQ4_K"]) == "too large"
 
 
-@pytest.mark.parametrize("billions", [0.1, 0.5, 1.1, 3, 4, 7, 13, 14, 70, 400])
+@pytest.mark.parametrize(
+    "billions", [0.1, 0.5, 1.1, 3, 4, 7, *(pytest.param(n, marks=maps_much) for n in (13, 14, 70, 400))]
+)
 def test_typical_sizes_have_the_number_of_weights(billions: float) -> None:
     """Within a twentieth; shapes that heads and superblocks can divide; queries share keys as in models of today."""
     with open_source(f"{billions}b") as source:
@@ -150,6 +154,7 @@ def test_larger_files_need_more_and_keep_more() -> None:
     assert measured == sorted(measured, reverse=True)
 
 
+@maps_much
 def test_advice_takes_quality_while_it_is_fast() -> None:
     """A small model in a good type; a large one in a faster type; one that does not fit with a smaller context."""
     assert Estimator(PI5).recommend(of("0.5b"), 4096).estimate.type == "IQ5_K"
