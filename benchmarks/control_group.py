@@ -58,6 +58,7 @@ class ControlGroup:
         Raises:
             SystemExit: it failed.
         """
+        (self._memory / "memory.force_empty").write_text("0")  # of page cache that the last command left
         (self._memory / "memory.max_usage_in_bytes").write_text("0")
         enter = f'echo $$ > {self._memory}/cgroup.procs; echo $$ > {self._blkio}/cgroup.procs; exec "$@"'
         with subprocess.Popen(["sh", "-c", enter, "sh", *command], stdout=subprocess.PIPE, text=True) as child:

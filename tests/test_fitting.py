@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
+import numpy as np
 import pytest
 
 from iqrun import machine
+from iqrun.benchmark.disk import direct_rate
+from iqrun.engine.residency import PIECE_BYTES
 from iqrun.errors import GGUFError, ResourceError
 from iqrun.fitting import (
     PACE,
@@ -195,12 +199,48 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are positive, every type has its kernel's, memory is what is free."""
     monkeypatch.setattr(machine, "available_memory", lambda: 450_000_000)
     monkeypatch.setattr(kernels, "_MATRIX_BYTES", 4 << 20)
+    monkeypatch.setattr(kernels, "_SECONDS", 0)
     board = measure_board(n_threads=1)
     assert board.free_memory == 450_000_000
     assert board.read_bandwidth > 1e6
     assert set(board.bytes_per_second) == set(FORMATS)
     assert min(board.bytes_per_second.values()) > 0
     assert 0 < board.op_seconds < 1
+
+
+@pytest.mark.parametrize("limit", [100, 3])
+def test_the_first_reading_of_a_file_does_not_count(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor what there was no time for. The clock is moved by reads: 1 s for the first of a piece, then 10 ms."""
+    n_pieces, seen, now, lock = 20, set[int](), [0.0], Lock()
+
+    def read(_: int, rooms: list[memoryview], offset: int) -> int:
+        with lock:
+            now[0] += 0.01 if offset in seen else 1.0
+            seen.add(offset)
+        return len(rooms[0])
+
+    monkeypatch.setattr("iqrun.benchmark.disk._SECONDS", limit)
+    monkeypatch.setattr("iqrun.benchmark.disk.perf_counter", lambda: now[0])
+    monkeypatch.setattr(os, "preadv", read)
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, n_pieces * PIECE_BYTES)
+    with path.open("rb") as file:
+        assert direct_rate([file.fileno()], 0.5) == pytest.approx(100 * PIECE_BYTES)
+    assert (len(seen) == n_pieces) == (limit == 100)
+
+
+def test_types_are_measured_in_turns_in_the_same_room() -> None:
+    """Each one's rows are there when it is its turn, and the engine multiplies them."""
+    room = np.zeros(1 << 20, np.uint8)
+    first, second = (kernels._Matrix(FORMATS[name], room) for name in ("IQ4_K", "Q8_0"))
+    for matrix in (first, second, first):
+        rates = matrix.rates(1)
+        assert len(rates) > 1
+        assert min(rates) > 0
+        assert np.array_equal(matrix._data[-kernels._N_MADE :], matrix._made)
 
 
 def test_disk_speed_of_odd_files(tmp_path: Path) -> None:

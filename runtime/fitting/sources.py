@@ -48,7 +48,7 @@ def open_source(model: str) -> GGUFFile:
     found = _SIZE.fullmatch(model.strip())
     if found is None:
         return GGUFFile(model)
-    return _imagine(_plan(float(found[1]) * {"m": 1e6, "b": 1e9}[found[2].lower()]))
+    return imagine(_plan(float(found[1]) * {"m": 1e6, "b": 1e9}[found[2].lower()]))
 
 
 def typical_size(n_weights: float) -> Size:
@@ -92,7 +92,8 @@ def _plan(n_weights: float) -> GGUFPlan:
     return plan
 
 
-def _imagine(plan: GGUFPlan) -> GGUFFile:
+def imagine(plan: GGUFPlan) -> GGUFFile:
+    """A file that exists as a header only: its weights are a hole that takes no room."""
     with TemporaryDirectory(prefix="iqrun-") as folder:
         path = Path(folder, "imagined.gguf")
         with path.open("wb") as file:
