@@ -27,7 +27,7 @@ EARLY_IMPORT = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis
 
 
 class TimeLimit:
-    """A pytest plugin that skips a test when its time is over; fixtures, which many tests may share, have ten times it."""
+    """A pytest plugin that skips a test when its time is over; fixtures, which tests share, have ten times as much."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
