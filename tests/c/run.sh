@@ -78,7 +78,7 @@ no_evex() {
     "$1" "${flags[@]}" -O3 -c "$csrc/kernel/kernel_avxvnni.c" -o "$build/avxvnni.o"
     objdump -d -w "$build/avxvnni.o" | awk -F'\t' '
         $2 ~ /^62 / { print "EVEX:", $0; evex = 1 }
-        $3 ~ /{vex} vpdpbusd/ { products++ }
+        $3 ~ /\{vex\} vpdpbusd/ { products++ }
         END { print products " times vpdpbusd"; exit evex || !products }'
 }
 

@@ -2,12 +2,6 @@
  * up, by vpmaddwd, and floats come in once per 32 columns. Of CODES_U6 the int16 sums of two products can be added to two
  * more. CODES_SIGNED are multiplied with |q|, flipped where q < 0; ~code is -code - 1, gemv_x.negative takes it back. */
 
-/* The words of both in turn, the lower 64 bits of either half in x, the upper in y: one vector of scales, two words in
- * turn, then serves both. */
-IQ_INLINE code_pair mix(code_pair p, bool mixed) {
-    return mixed ? (code_pair){_mm256_unpacklo_epi16(p.x, p.y), _mm256_unpackhi_epi16(p.x, p.y)} : p;
-}
-
 /* ---- activations ------------------------------------------------------------------------------------------------- */
 
 /* A superblock of activations in the order of the vectors */
@@ -44,21 +38,11 @@ IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, const int_
     out->sums = sums16(dots);
     if (kind == CODES_SIGNED) out->negative = _mm256_srai_epi16(_mm256_sub_epi16(sums16(absolute), out->sums), 1);
     out->sums = _mm256_mullo_epi16(out->sums, _mm256_set1_epi16((short)g.shift));
-    float d[8];
-    for (int i = 0; i < 8; i++) d[i] = b->d[IQ_SLOT_LANE(slot[2 * i])];
-    out->d = _mm256_loadu_ps(d);
-    for (int i = 0; i < 4; i++) {
-        out->pair_d[i] = _mm256_blend_ps(_mm256_broadcast_ss(&d[i]), _mm256_broadcast_ss(&d[4 + i]), 0xf0);
-    }
+    pack_d(b, slot, &out->d, out->pair_d);
 }
 
 /* ---- one superblock ---------------------------------------------------------------------------------------------- */
 
-/* Dword b of either half, everywhere in it */
-#define SPREAD(a, b) ((b) == 0   ? _mm256_shuffle_epi32(a, 0x00)                                                       \
-                      : (b) == 1 ? _mm256_shuffle_epi32(a, 0x55)                                                       \
-                      : (b) == 2 ? _mm256_shuffle_epi32(a, 0xaa)                                                       \
-                                 : _mm256_shuffle_epi32(a, 0xff))
 /* Word i of either half, everywhere in it */
 IQ_INLINE __m256i spread_word(__m256i a, int i) {
     return _mm256_shuffle_epi8(a, _mm256_set1_epi16((short)(0x0100 + 0x0202 * i)));

@@ -27,10 +27,14 @@ typedef enum {
     CODES_SIGNED,   /* -127..126, plus LANE_BIAS */
 } code_kind;
 
-/* Two vectors; mixed: half of either in x, half in y, whatever halves suit the products. */
+/* Two vectors; mixed: their words in turn, the lower 64 bits of either half in x, the upper in y. */
 typedef struct {
     __m256i x, y;
 } code_pair;
+
+IQ_INLINE code_pair mix(code_pair p, bool mixed) {
+    return mixed ? (code_pair){_mm256_unpacklo_epi16(p.x, p.y), _mm256_unpackhi_epi16(p.x, p.y)} : p;
+}
 
 typedef struct {
     __m256i scale;  /* 16 int16 */
@@ -44,7 +48,7 @@ typedef struct {
     vector_order order;
     int shift;  /* what sums of activations are multiplied with before: the second codebook's shift, or 1 */
     bool wide;  /* the two sub-blocks of a 32-block always share their scale */
-    bool mixed; /* the codes are, before they are taken out of their bytes */
+    bool mixed; /* the codes are: one vector of scales then serves both vectors */
     int_scales (*scales)(const uint8_t *superblock);
     code_pair (*codes)(const uint8_t *superblock, int b); /* pair b: HALVES: 32-blocks b, b + 4; NIBBLES: 2b, 2b + 1 */
 } int_unpacker;
@@ -62,7 +66,22 @@ IQ_INLINE __m256i sums16(const __m256i *dots) {
     return _mm256_packs_epi32(half[0], half[1]);
 }
 
-/* mix, gemv_x with gemv_pack_x, and gemv_ints_superblock: what depends on the instructions that multiply */
+/* The scales of the 32-blocks, of the lower halves of all pairs, then of the upper; and of each pair, one in either half */
+IQ_INLINE void pack_d(const iq_q8_block *b, const uint8_t slot[IQ_SLOTS], __m256 *block_d, __m256 *pair_d) {
+    float d[8];
+    for (int i = 0; i < 8; i++) d[i] = b->d[IQ_SLOT_LANE(slot[2 * i])];
+    *block_d = _mm256_loadu_ps(d);
+    for (int i = 0; i < 4; i++) {
+        pair_d[i] = _mm256_blend_ps(_mm256_broadcast_ss(&d[i]), _mm256_broadcast_ss(&d[4 + i]), 0xf0);
+    }
+}
+/* Dword b of either half, everywhere in it */
+#define SPREAD(a, b) ((b) == 0   ? _mm256_shuffle_epi32(a, 0x00)                                                       \
+                      : (b) == 1 ? _mm256_shuffle_epi32(a, 0x55)                                                       \
+                      : (b) == 2 ? _mm256_shuffle_epi32(a, 0xaa)                                                       \
+                                 : _mm256_shuffle_epi32(a, 0xff))
+
+/* gemv_x with gemv_pack_x, and gemv_ints_superblock: what depends on the instructions that multiply */
 #if defined(IQ_AVX_VNNI)
 #include "kernel/gemv_avx2_vnni.inc.h"
 #else

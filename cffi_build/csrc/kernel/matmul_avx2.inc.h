@@ -1,9 +1,8 @@
-/* The matmul shapes of AVX2 (MATMUL_SHAPES of kernel_avx2.c): one more for few tokens, and who takes it. */
+/* The matmul shapes of AVX2 (MATMUL_SHAPES of kernel_avx2.inc.h): more for few tokens, and who takes them. */
 #include "kernel/gemv_shape.inc.h"
 
 #include "kernel/gemv_avx2_shape.inc.h"
 
-#include "kernel/gemv_avx2_q8_0.inc.h"
 #include "kernel/ints_avx2.inc.h"
 #include "kernel/ints_avx2_formats.inc.h"
 
@@ -15,6 +14,11 @@
 #define GEMV_INT_SCALES(name)                                                                                          \
     IQ_INLINE void gemv_##name(const iq_matmul_task *task) { gemv_ints_shape(unpacker_##name, ints_##name, task); }
 
+#if defined(IQ_AVX_VNNI)
+GEMV_FLOAT_SCALES(q8_0)
+#else
+#include "kernel/gemv_avx2_q8_0.inc.h"
+#endif
 GEMV_FLOAT_SCALES(q4_0)
 GEMV_FLOAT_SCALES(q4_1)
 GEMV_FLOAT_SCALES(q5_0)
