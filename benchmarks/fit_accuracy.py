@@ -13,7 +13,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,6 +66,14 @@ def compare(run: Run, model: str, args: argparse.Namespace) -> None:
     print(f"| {Path(model).name} | " + " | ".join(cells) + " |", flush=True)
 
 
+def compare_all(run: Run, args: argparse.Namespace) -> None:
+    """The table."""
+    columns = ["", "expected tokens/s", "measured", "off by", "streamed", "disk: fit", "bench"]
+    print(f"| {' | '.join(columns)} |\n|---{'|---:' * (len(columns) - 1)}|")
+    for model in args.models:
+        compare(run, model, args)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="how far off is `iqrun fit`?")
     parser.add_argument("models", nargs="+", metavar="FILE")
@@ -74,13 +81,11 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=32, help="tokens to generate")
     parser.add_argument("-r", "--runs", type=int, default=3)
     args = parser.parse_args()
-    columns = ["", "expected tokens/s", "measured", "off by", "streamed", "disk: fit", "bench"]
-    print(f"| {' | '.join(columns)} |\n|---{'|---:' * (len(columns) - 1)}|")
-    group = ControlGroup(args.memory, None, Path(args.models[0])) if args.memory else nullcontext()
-    with group as inside:
-        run = run_plainly if inside is None else lambda command: inside.run(command).output
-        for model in args.models:
-            compare(run, model, args)
+    if not args.memory:
+        compare_all(run_plainly, args)
+        return
+    with ControlGroup(args.memory, None, Path(args.models[0])) as group:
+        compare_all(lambda command: group.run(command).output, args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The extension of a wheel on an old processor, without numpy, whose own wheels need x86-64-v2.
 
     qemu-x86_64 -cpu qemu64 python3 tests/c/old_cpu_wheel.py _native.abi3.so TOO_NEW_ISA
+    EMULATED_CPU=cortex-a53 build/aarch64/python tests/c/old_cpu_wheel.py _native.abi3.so TOO_NEW_ISA
 
 Every format is encoded, and multiplied by the best kernels and the portable ones, which agree. TOO_NEW_ISA is refused.
 """
