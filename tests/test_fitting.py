@@ -46,7 +46,7 @@ maps_much = pytest.mark.skipif(EMULATED, reason="the emulator maps no file that 
 RATES = dict.fromkeys(FORMATS, 10e9)
 PI5 = Board(
     cpu="Raspberry Pi 5", isa="neon_dotprod", n_threads=4, free_memory=3_600_000_000, read_bandwidth=11e9,
-    disk_speed=80e6, bytes_per_second=RATES, op_seconds=1e-5,
+    disk_speed=80e6, disk_speed_busy=80e6, bytes_per_second=RATES, op_seconds=1e-5,
 )  # fmt: skip
 
 
@@ -121,6 +121,9 @@ def test_speed_adds_weights_and_operations_and_waits_for_the_disk() -> None:
     streamed = by_type(replace(PI5, free_memory=500_000_000), "1b", 512)["IQ4_K"]
     assert (verdict(found), verdict(streamed)) == ("fits", "streams")
     assert streamed.tokens_per_second == pytest.approx(80e6 / streamed.streamed_bytes)
+    lean = replace(PI5, free_memory=500_000_000, disk_speed_busy=60e6)
+    slowed = by_type(lean, "1b", 512)["IQ4_K"]
+    assert slowed.tokens_per_second == pytest.approx(1 / (seconds + (streamed.streamed_bytes - seconds * 60e6) / 80e6))
     no_disk = by_type(replace(PI5, free_memory=500_000_000, disk_speed=None), "1b", 512)["IQ4_K"]
     assert no_disk.tokens_per_second is None
     assert verdict(by_type(replace(PI5, free_memory=20_000_000), "1b", 512)["IQ4_K"]) == "too large"
@@ -175,12 +178,12 @@ def test_advice_takes_quality_while_it_is_fast() -> None:
 
 def test_advice_streams_where_the_disk_is_fast() -> None:
     """The best type that the disk keeps pace with; a slow disk asks for a smaller model."""
-    small = replace(PI5, free_memory=400_000_000, disk_speed=3e9)
+    small = replace(PI5, free_memory=400_000_000, disk_speed=3e9, disk_speed_busy=3e9)
     advice = Estimator(small).recommend(of("1b"), 4096)
     assert verdict(advice.estimate) == "streams"
     assert (advice.estimate.tokens_per_second or 0) >= PACE
     assert "faster than people read" in advice.reason
-    slow = Estimator(replace(small, disk_speed=20e6)).recommend(of("1b"), 4096)
+    slow = Estimator(replace(small, disk_speed=20e6, disk_speed_busy=20e6)).recommend(of("1b"), 4096)
     assert (slow.estimate.tokens_per_second or 0) < PACE
 
 
@@ -237,6 +240,7 @@ def test_types_are_measured_in_turns_in_the_same_room() -> None:
     room = np.zeros(1 << 20, np.uint8)
     first, second = (kernels._Matrix(FORMATS[name], room) for name in ("IQ4_K", "Q8_0"))
     for matrix in (first, second, first):
+        matrix.fill()
         rates = matrix.rates(1)
         assert len(rates) > 1
         assert min(rates) > 0

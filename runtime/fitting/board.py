@@ -10,7 +10,7 @@ from iqrun import machine
 from iqrun.benchmark.timing import read_bandwidth
 from iqrun.errors import IqrunError
 from iqrun.fitting.disk import read_speed
-from iqrun.fitting.kernels import bytes_per_second, seconds_per_operation
+from iqrun.fitting.kernels import bytes_per_second, computing, seconds_per_operation
 
 _READ_BYTES = 256 << 20  # larger than caches are
 
@@ -24,7 +24,8 @@ class Board:
         n_threads: threads that will compute.
         free_memory: bytes that can be used without swapping, within the limit of the control group.
         read_bandwidth: bytes per second that these threads read from memory together.
-        disk_speed: bytes per second of large direct reads, or None if it could not be measured.
+        disk_speed: bytes per second that a stream reads from the disk, or None if it could not be measured.
+        disk_speed_busy: the same while the threads compute: readers wait for a core then.
         bytes_per_second: by type, of weights that these threads multiply together with one token.
         op_seconds: what an operation of a step takes besides its weights.
     """
@@ -35,6 +36,7 @@ class Board:
     free_memory: int
     read_bandwidth: float
     disk_speed: float | None
+    disk_speed_busy: float | None
     bytes_per_second: Mapping[str, float]
     op_seconds: float
 
@@ -57,6 +59,8 @@ def measure_board(
     if free is None:
         raise IqrunError("this system does not tell how much memory is free: give --memory")
     threads = info["n_cores"] if n_threads is None else n_threads
+    with computing(threads):
+        disk_speed_busy = read_speed(path)
     return Board(
         cpu=info["model"],
         isa=info["isa"],
@@ -64,6 +68,7 @@ def measure_board(
         free_memory=free,
         read_bandwidth=read_bandwidth(threads, _READ_BYTES),
         disk_speed=read_speed(path),
+        disk_speed_busy=disk_speed_busy,
         bytes_per_second=bytes_per_second(threads),
         op_seconds=seconds_per_operation(threads),
     )

@@ -1,10 +1,11 @@
 """Memory and speed of a model in each type on a board, and which one to take.
 
 What stays in memory and what is read from the disk is what loading the model would decide (`engine.residency`). A token
-reads every weight once, of experts only those that it uses; its operations wait for each other::
+reads every weight once, of experts only those that it uses; its operations wait for each other. While they compute the
+disk is read at its speed beside busy cores; what is left then at its full one::
 
     seconds = sum over types (bytes / bytes per second of its kernels) + operations * seconds per operation
-    seconds = max(seconds, streamed bytes / disk speed)
+    seconds += max(0, streamed bytes - seconds * busy disk speed) / disk speed
 """
 
 from __future__ import annotations
@@ -182,9 +183,9 @@ class Estimator:
         seconds = sum(n_bytes / rates.get(name, board.read_bandwidth) for name, n_bytes in read.items())
         seconds += board.op_seconds * len(program.ops)
         if streamed:
-            if board.disk_speed is None:
+            if board.disk_speed is None or board.disk_speed_busy is None:
                 return None
-            seconds = max(seconds, streamed / board.disk_speed)
+            seconds += max(0, streamed - seconds * board.disk_speed_busy) / board.disk_speed
         return 1 / seconds
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from threading import Event
 from time import perf_counter
 
 import numpy as np
@@ -39,13 +42,13 @@ def bytes_per_second(n_threads: int) -> dict[str, float]:
 
     The engine multiplies them. The types take turns until the time is up, at least once; of each the median counts.
     """
-    free = machine.available_memory()
-    room = np.empty(_MATRIX_BYTES if free is None else min(_MATRIX_BYTES, free // _FREE_PART), np.uint8)
+    room = _room()
     matrices = {name: _Matrix(format_, room) for name, format_ in FORMATS.items()}
     rates: dict[str, list[float]] = {name: [] for name in FORMATS}
     end = perf_counter() + _SECONDS
     while not all(rates.values()) or perf_counter() < end:
         for name, matrix in matrices.items():
+            matrix.fill()
             rates[name] += matrix.rates(n_threads)
     return {name: median(found) for name, found in rates.items()}
 
@@ -62,6 +65,26 @@ def seconds_per_operation(n_threads: int) -> float:
             return median(_steps(session, _N_STEPS)) / len(model.program.ops)
 
 
+@contextmanager
+def computing(n_threads: int) -> Iterator[None]:
+    """Keeps so many threads at work, as a step that waits for nothing does."""
+    stop = Event()
+
+    def compute() -> None:
+        while not stop.is_set():
+            matrix.rates(n_threads)
+
+    matrix = _Matrix(FORMATS["IQ4_K"], _room())
+    matrix.fill()
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(compute)
+        try:
+            yield
+        finally:
+            stop.set()
+            work.result()
+
+
 class _Matrix:
     """A matrix of repeated rows that fills a room, which others may have used meanwhile, and its product."""
 
@@ -71,11 +94,19 @@ class _Matrix:
         self._data = room[: n_repeats * self._made.size].reshape(-1, self._made.shape[1])
         self._program = NativeProgram(_product(format_, self._data))
 
+    def fill(self) -> None:
+        """Takes the room."""
+        self._data.reshape(-1, *self._made.shape)[:] = self._made
+
     def rates(self, n_threads: int) -> list[float]:
         """Bytes per second in each of a few passes."""
-        self._data.reshape(-1, *self._made.shape)[:] = self._made
         with Session(self._program, n_ctx=_N_PASSES, n_threads=n_threads) as session:
             return [self._data.nbytes / seconds for seconds in _steps(session, _N_PASSES)]
+
+
+def _room() -> Bytes:
+    free = machine.available_memory()
+    return np.empty(_MATRIX_BYTES if free is None else min(_MATRIX_BYTES, free // _FREE_PART), np.uint8)
 
 
 def _product(format_: Format, matrix: Bytes) -> Program:
