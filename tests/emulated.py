@@ -9,6 +9,7 @@ import os
 
 EMULATED = "EMULATED_CPU" in os.environ
 SHARE = float(os.environ.get("IQRUN_RANDOM_CASES", "1"))
+SLOWER = 20 if EMULATED else 1  # times as long as elsewhere is what must end soon allowed to take
 _FEWEST = 3
 
 
