@@ -15,7 +15,7 @@ import numpy as np
 from iqrun import native
 from iqrun.native import check, ffi, lib, pointer
 
-F32, F16, Q8_0, IQ3_K, IQ4_K, IQ5_K, IQ4_KS = 0, 1, 8, 138, 139, 140, 144
+F32, F16, Q8_0, IQ2_K, IQ3_K, IQ4_K, IQ5_K, IQ4_KS = 0, 1, 8, 137, 138, 139, 140, 144
 TOKENS, OUTPUTS = 0, 1
 
 
@@ -44,7 +44,9 @@ def random_weight(rng: np.random.Generator, type_id: int, n_rows: int, n_cols: i
     row_bytes = lib.iq_row_bytes(type_id, n_cols)
     data = rng.integers(0, 256, (n_rows, row_bytes), dtype=np.uint8)
     blocks = data[:, info.row_meta_bytes :].reshape(n_rows, n_block, info.block_bytes)
-    scale = size * {Q8_0: 1 / 64, IQ3_K: 1 / 400, IQ4_K: 1 / 900, IQ5_K: 1 / 900, IQ4_KS: 1 / 4000}[type_id]
+    scale = (
+        size * {Q8_0: 1 / 64, IQ2_K: 1 / 100, IQ3_K: 1 / 400, IQ4_K: 1 / 900, IQ5_K: 1 / 900, IQ4_KS: 1 / 4000}[type_id]
+    )
     scales = (scale * rng.uniform(0.5, 1.5, (n_rows, n_block))).astype(np.float16)
     if info.row_meta_bytes:
         data[:, :4] = scales[:, :1].astype(np.float32).view(np.uint8)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from iqrun.errors import ContextFullError
 from iqrun.native import lib
 from tests.emulated import n_random
-from tests.engine_programs import F16, F32, IQ3_K, IQ4_KS, Q8_0, Context, NativeProgram, transformer
+from tests.engine_programs import F16, F32, IQ2_K, IQ3_K, IQ4_KS, Q8_0, Context, NativeProgram, transformer
 
 DECODE, PREFILL = lib.IQ_STEP_DECODE, lib.IQ_STEP_PREFILL
 
@@ -171,6 +171,19 @@ def test_prefill_way_does_not_depend_on_the_cut(mixed: NativeProgram, cuts: list
         at += n
     assert np.array_equal(row, expected)
     assert np.array_equal(context.export_state(0, 40), whole.export_state(0, 40))
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "neon", "neon_dotprod", "neon_i8mm"])
+@pytest.mark.parametrize("n", [29, 64])
+def test_prefill_way_has_the_bits_of_many_tokens(isa: str, n: int) -> None:
+    """Activations packed by those who write them, and by the matmul that reads them, give the same keys and values."""
+    if not lib.iq_isa_runs_here(isa.encode()):
+        pytest.skip(f"{isa} does not run here")
+    program = NativeProgram(transformer(5, (IQ2_K, IQ3_K, IQ4_KS)), isa)
+    packed, plain, text = Context(program, n_threads=2), Context(program), tokens_of(12, n)
+    packed.step(text, way=PREFILL)
+    plain.step(text)
+    assert np.array_equal(packed.export_state(0, n), plain.export_state(0, n))
 
 
 def test_sequences_of_one_decode_step_are_as_alone(mixed: NativeProgram) -> None:

@@ -4,6 +4,16 @@
 
 #include "engine/context.h"
 
+/* Whether the companions of a buffer are packed into panels (iq_kernels.pack_x) in the step in progress: where only the
+ * shape for many tokens will read them, in tiles that begin with a panel. */
+bool iq_in_panels(const iq_context *context, int32_t buffer);
+
+/* Bytes of one companion of a buffer with n_row rows, in panels or not. */
+uint64_t iq_companion_bytes(const iq_program *program, int32_t buffer, uint64_t n_row);
+
+/* A buffer's companion from `row` on, of which a panel starts there. */
+const void *iq_companion_at(const iq_context *context, int32_t buffer, iq_slot_order order, size_t row);
+
 /* Quantizes whole rows of the stage's buffer to the stage's orders. */
 void iq_companion_rows(iq_context *context, const iq_stage *stage, uint32_t first_row, uint32_t n_rows);
 

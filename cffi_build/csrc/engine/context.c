@@ -1,4 +1,4 @@
-#include "engine/context.h"
+#include "engine/companion.h"
 
 #include <stdlib.h>
 
@@ -6,7 +6,7 @@
 
 static void allocate_buffers(iq_context *c, const iq_program *p, iq_memory *m, uint64_t n_batch) {
     float **buffers = iq_memory_take(m, p->n_buffer, sizeof *buffers);
-    iq_q8_block **companions = iq_memory_take_zeroed(m, iq_mul_u64(p->n_buffer, IQ_ORDERS), sizeof *companions);
+    void **companions = iq_memory_take_zeroed(m, iq_mul_u64(p->n_buffer, IQ_ORDERS), sizeof *companions);
     size_t widest = 0;
     for (uint32_t i = 0; i < p->n_buffer; i++) {
         const size_t n_block = iq_q8_blocks(p->buffers[i].n_cols);
@@ -16,8 +16,8 @@ static void allocate_buffers(iq_context *c, const iq_program *p, iq_memory *m, u
         for (uint32_t order = 0; order < IQ_ORDERS; order++) {
             if (!(p->buffer_orders[i] >> order & 1)) continue;
             if (n_block > widest) widest = n_block;
-            iq_q8_block *blocks = iq_memory_take(m, iq_mul_u64(n_row, n_block), sizeof *blocks);
-            if (companions) companions[i * IQ_ORDERS + order] = blocks;
+            void *companion = iq_memory_take(m, iq_companion_bytes(p, (int32_t)i, n_row), 1);
+            if (companions) companions[i * IQ_ORDERS + order] = companion;
         }
     }
     c->buffers = buffers;

@@ -87,7 +87,7 @@ struct iq_context {
     iq_stream *stream;             /* where the weights come from; NULL: from the program's memory */
     float **buffers;               /* per buffer */
     float *own_output;             /* the output buffer's own memory: iq_step lets it point to the caller's */
-    iq_q8_block **companions;      /* [buffer * IQ_ORDERS + order], NULL where none is needed */
+    void **companions;             /* [buffer * IQ_ORDERS + order]: companion.h; NULL where none is needed */
     _Atomic uint32_t *n_cols_done; /* [tile][superblock]: see companion.h */
     size_t n_counter;
     iq_thread_memory *threads;

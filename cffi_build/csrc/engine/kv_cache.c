@@ -5,9 +5,7 @@ static void allocate_layer(iq_kv_cache *kv, iq_kv_layer *layer, iq_memory *memor
     made.row_bytes = iq_kv_row_bytes(kv->type, shape->head_dim);
     made.v_offset = iq_kv_head_bytes(kv->type, IQ_KV_K, shape->head_dim);
     made.block_bytes = made.v_offset + iq_kv_head_bytes(kv->type, IQ_KV_V, shape->head_dim);
-    const uint64_t n_head_block = iq_mul_u64(kv->n_block, shape->n_head_kv);
-    made.data = iq_memory_take(memory, n_head_block, made.block_bytes);
-    if (!memory->small_pages) iq_wish_huge_pages(made.data, n_head_block * made.block_bytes);
+    made.data = iq_memory_take(memory, iq_mul_u64(kv->n_block, shape->n_head_kv), made.block_bytes);
     if (layer) *layer = made;
 }
 

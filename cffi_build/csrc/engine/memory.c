@@ -10,6 +10,8 @@
 
 #include "base/aligned.h"
 
+#define LARGE_ITEM 65536 /* bytes: what the size of pages matters to */
+
 /* In front of every item; its size keeps the item aligned. */
 typedef struct {
     alignas(IQ_ALIGNMENT) void *older;
@@ -31,22 +33,24 @@ static uint64_t count_item(iq_memory *memory, uint64_t count, uint64_t size) {
     return whole;
 }
 
-#ifdef MADV_HUGEPAGE
-/* About the huge pages that lie inside of some memory. */
-static void advise(void *data, uint64_t bytes, int advice) {
-    const uintptr_t first = iq_round_up((uintptr_t)data, IQ_HUGE_PAGE);
-    const uintptr_t end = ((uintptr_t)data + bytes) / IQ_HUGE_PAGE * IQ_HUGE_PAGE;
-    if (end > first) madvise((void *)first, end - first, advice);
-}
-#endif
+#if defined(MADV_HUGEPAGE)
 
-static void refuse_huge_pages(void *data, uint64_t bytes) {
-#ifdef MADV_HUGEPAGE
-    advise(data, bytes, MADV_NOHUGEPAGE);
-#else
-    (void)data, (void)bytes;
-#endif
+/* About all pages that some memory touches: neighbours with the same advice are one area to the system, and share the
+ * huge pages between them. */
+static void advise(void *data, uint64_t bytes, int advice) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)data / page * page;
+    madvise((void *)first, iq_round_up((uintptr_t)data + bytes, page) - first, advice);
 }
+
+static void advise_pages(void *data, uint64_t bytes, bool small) {
+    advise(data, bytes, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+}
+
+#else
+
+static void advise_pages(void *data, uint64_t bytes, bool small) { (void)data, (void)bytes, (void)small; }
+
+#endif
 
 void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
     const uint64_t whole = count_item(memory, count, size);
@@ -56,19 +60,13 @@ void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
         memory->failed = true;
         return NULL;
     }
-    if (memory->small_pages) refuse_huge_pages(item, whole);
+    if (whole >= LARGE_ITEM) advise_pages(item, whole, memory->small_pages);
     item->older = memory->newest;
     memory->newest = item;
     return item + 1;
 }
 
-void iq_wish_huge_pages(void *data, uint64_t bytes) {
-#ifdef MADV_HUGEPAGE
-    if (data) advise(data, bytes, MADV_HUGEPAGE);
-#else
-    (void)data, (void)bytes;
-#endif
-}
+void iq_wish_huge_pages(void *data, uint64_t bytes) { advise_pages(data, bytes, false); }
 
 void *iq_memory_take_zeroed(iq_memory *memory, uint64_t count, uint64_t size) {
     void *item = iq_memory_take(memory, count, size);

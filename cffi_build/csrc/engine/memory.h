@@ -8,7 +8,8 @@ typedef struct {
     uint64_t bytes; /* sum over all items as allocated; UINT64_MAX after an overflow */
     bool counting;  /* add up only: iq_memory_take returns NULL */
     bool failed;    /* an allocation failed, or the sum overflowed */
-    bool small_pages; /* take no huge ones, whatever the system would give: only what is used shall count */
+    bool small_pages; /* take no huge ones, whatever the system would give: only what is used shall count; else wish for
+                         them: the activations of a prompt touch hundreds of small pages in turn */
     void *newest;   /* chain of items */
 } iq_memory;
 
@@ -20,8 +21,8 @@ void *iq_memory_take_zeroed(iq_memory *memory, uint64_t count, uint64_t size);
 
 #define IQ_HUGE_PAGE ((uint64_t)2 << 20) /* bytes */
 
-/* Asks for huge pages for an item that is read in long runs, which makes that up to 1.7 times as fast. A wish, and only
- * where the system leaves it to us. `data` may be NULL. */
+/* Asks for huge pages for memory that is read in long runs, which makes that up to 1.7 times as fast. A wish, and only
+ * where the system leaves it to us. */
 void iq_wish_huge_pages(void *data, uint64_t bytes);
 
 void iq_memory_free(iq_memory *memory);

@@ -127,8 +127,7 @@ static matmul_part part_of(const iq_context *c, const iq_stage_run *run, uint32_
 
 static const void *x_of(const iq_context *c, const iq_program_weight *w, int32_t buffer, uint32_t token) {
     if (w->kernels->x_kind == IQ_X_F32) return iq_buffer_row(c, buffer, token);
-    const size_t at = (size_t)buffer * IQ_ORDERS + w->kernels->order;
-    return c->companions[at] + token * iq_q8_blocks(w->n_cols);
+    return iq_companion_at(c, buffer, w->kernels->order, token);
 }
 
 static iq_matmul_shape shape_of(const iq_context *c, int32_t buffer) {
@@ -149,6 +148,7 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
         .n_cols = w->n_cols,
         .x = x_of(c, w, op->src[0], part->first_token),
         .x_stride = x_stride(c, op, slot),
+        .panels = w->kernels->x_kind == IQ_X_Q8 && iq_in_panels(c, op->src[0]),
         .n_tokens = part->n_tokens,
         .y = y,
         .y_stride = y_stride,

@@ -346,6 +346,34 @@ IQ_INLINE void tile_store_f32(float *out, f32x16 rows[16]) {
     transpose16(r);
     IQ_UNROLL for (int i = 0; i < 16; i++) _mm512_store_si512(out + 16 * i, r[i]);
 }
+
+#define TILE_FOLDS /* what folded codes (kernel/gemm_shape.inc.h) need is here: */
+
+IQ_INLINE i32x16 i32x16_add(i32x16 a, i32x16 b) { return _mm512_add_epi32(a, b); }
+/* b is added in the lanes whose bit is set */
+IQ_INLINE f32x16 f32x16_add_where(f32x16 a, uint16_t bits, f32x16 b) { return _mm512_mask_add_ps(a, bits, a, b); }
+/* Bit j of out[i] is bit i of in[j]. */
+IQ_INLINE void tile_store_bits(uint16_t out[16], const uint16_t in[16]) {
+    const __m256i x = _mm256_loadu_si256((const __m256i *)in);
+    IQ_UNROLL for (int i = 0; i < 16; i++) out[i] = _mm256_test_epi16_mask(x, _mm256_set1_epi16((short)(1 << i)));
+}
+/* The four codes of each lane, by its sub-block's nibble and bit; in `odd` the lanes with an odd nibble and no bit. */
+IQ_INLINE lanes64 slots_fold_nibbles(uint64_t nibbles, uint16_t bits, iq_slot_order order,
+                                     const uint8_t codes[2][16][4], uint16_t *odd) {
+    const __m512i nibble =
+        _mm512_multishift_epi64_epi8(lane_offsets(lane_sub_block[order], 2), _mm512_set1_epi64((long long)nibbles));
+    const __mmask16 set = _mm512_test_epi32_mask(_mm512_set1_epi32(bits), _mm512_load_si512(lane_sub_block_bit[order]));
+    *odd = _mm512_mask_test_epi32_mask((__mmask16)~set, nibble, _mm512_set1_epi32(1));
+    return _mm512_mask_permutexvar_epi32(_mm512_permutexvar_epi32(nibble, _mm512_load_si512(codes[0])), set, nibble,
+                                         _mm512_load_si512(codes[1]));
+}
+/* For each byte of chunk i, of which two bits count: that one of its lane's four codes */
+IQ_INLINE lanes64 v_lut_slots(lanes64 table, lanes64 codes, int i) {
+    const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+    const __m512i first = _mm512_add_epi8(_mm512_mullo_epi32(lane, _mm512_set1_epi32(0x04040404)), v_set1(4 * i));
+    return _mm512_permutexvar_epi8(_mm512_ternarylogic_epi32(v_set1(3), codes, first, 0xca), table);
+}
+
 /* For each byte of chunk i: the int8 value of its slot (a small integer per lane, given as float) */
 IQ_INLINE lanes64 v_spread(f32x16 lane_values, int i) {
     const __m512i x = _mm512_cvtps_epi32(lane_values); /* slot k of chunk i is lane 4k + i: byte 16k + 4i */

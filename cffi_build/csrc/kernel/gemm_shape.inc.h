@@ -2,9 +2,12 @@
  *
  * A tile holds one superblock of 16 rows. The codes carry their offset (and TILE_BIAS), four columns of each row side
  * by side, so that one register holds 16 rows x 4 columns; scales and minima stand as vectors over the 16 rows. A panel
- * holds the same superblock of some tokens. In both everything stands in lane order; the two slots of a 32-block are
- * then 1 or 4 lanes apart. The sums of a slot are integers, each multiplied by its scale: nothing is lost against the
- * other shape. */
+ * (gemm_panel.inc.h) holds the same superblock of some tokens. In both everything stands in lane order; the two slots
+ * of a 32-block are then 1 or 4 lanes apart. The sums of a slot are integers, each multiplied by its scale: nothing is
+ * lost against the other shape.
+ *
+ * Where TILE_FOLDS is defined, a format with small products of scale and code may have them as codes (unpacker.fold):
+ * integer sums then run over both slots of a 32-block, and are multiplied by a superblock's scale at its end. */
 
 #define TILE_ROWS 16
 #define GEMM_SUPERBLOCKS 2 /* depth and ... */
@@ -18,39 +21,46 @@
 typedef struct {
     alignas(64) uint8_t codes[IQ_SLOTS][4 * TILE_UNIT]; /* four units per slot */
     float sw[IQ_SLOTS][TILE_ROWS];
-    float min[IQ_SLOTS][TILE_ROWS]; /* of formats with minima only */
+    union {
+        float min[IQ_SLOTS][TILE_ROWS]; /* of formats with minima */
+        struct {                        /* of folded ones */
+            float d[TILE_ROWS];
+            uint16_t odd[IQ_SLOTS]; /* a bit per row */
+        };
+    };
 } tile;
 
+/* What the multiplication needs to know of a format. */
 typedef struct {
-    alignas(64) int8_t q[IQ_SLOTS][TILE_TOKENS][16 * TILE_X_BYTES]; /* as tile_dot reads them */
-    float d[TILE_TOKENS][IQ_SLOTS];
-    /* of each slot; if kind.wide, of each 32-block, in the lane of its first slot */
-    float s[TILE_TOKENS][IQ_SLOTS];
-    int32_t bias[TILE_TOKENS][IQ_SLOTS]; /* what the integer sum starts from */
-} panel;
+    bool wide; /* sums run over both slots of a 32-block: they share scale and minimum, or ... */
+    bool folded;
+    bool has_min;
+    int apart; /* lanes between the two slots of a 32-block: 1 or 4 */
+} tile_kind;
+
+#include "kernel/gemm_panel.inc.h"
 
 typedef struct {
     tile tiles[GEMM_TILES][GEMM_SUPERBLOCKS];
     panel panels[GEMM_SUPERBLOCKS];
     alignas(64) lanes64 stash[4][TILE_ROWS];
     alignas(64) f32x16 sw[TILE_ROWS], min[TILE_ROWS];
+    float d[TILE_ROWS];
+    uint16_t odd[TILE_ROWS]; /* a bit per lane */
 } gemm_scratch;
 
 _Static_assert(sizeof(gemm_scratch) <= IQ_SCRATCH_BYTES, "the engine allocates IQ_SCRATCH_BYTES per thread");
 
-/* What the multiplication needs to know of a format. */
-typedef struct {
-    bool wide; /* the two slots of a 32-block share scale and minimum */
-    bool has_min;
-    int apart; /* lanes between the two slots of a 32-block: 1 or 4 */
-} tile_kind;
-
 /* ---- unpacking -------------------------------------------------------------------------------------------------- */
 
-static IQ_NOINLINE void tile_write(tile *out, gemm_scratch *scratch, bool has_min) {
+IQ_INLINE void tile_write_codes(tile *out, gemm_scratch *scratch) {
     for (int chunk = 0; chunk < 4; chunk++) { /* its slots have lanes chunk, 4 + chunk, 8 + chunk, 12 + chunk */
         tile_store(out->codes[chunk], sizeof out->codes[0] * 4, scratch->stash[chunk]);
     }
+}
+
+static IQ_NOINLINE void tile_write(tile *out, gemm_scratch *scratch, bool has_min) {
+    tile_write_codes(out, scratch);
     tile_store_f32(out->sw[0], scratch->sw);
     if (has_min) tile_store_f32(out->min[0], scratch->min);
 }
@@ -60,6 +70,19 @@ IQ_INLINE lanes64 tile_codes(const unpacker f, const uint8_t *block, f32x16 offs
     if (!f.has_min) return v_add(codes, v_spread(offset, chunk));
     return TILE_BIAS ? v_add(codes, v_set1(TILE_BIAS)) : codes;
 }
+
+#if defined(TILE_FOLDS)
+static IQ_NOINLINE void tile_write_folded(tile *out, gemm_scratch *scratch) {
+    tile_write_codes(out, scratch);
+    memcpy(out->d, scratch->d, sizeof out->d);
+    tile_store_bits(out->odd, scratch->odd);
+}
+
+IQ_INLINE void unpack_folded(const unpacker f, const uint8_t *block, size_t r, gemm_scratch *scratch) {
+    const lanes64 table = f.fold(block, &scratch->d[r], &scratch->odd[r]);
+    for (int chunk = 0; chunk < 4; chunk++) scratch->stash[chunk][r] = f.folded64(block, table, chunk);
+}
+#endif
 
 /* Superblock `index` of rows first_row ...; past the last row, that row again. */
 IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t first_row, size_t index,
@@ -76,6 +99,12 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
             memcpy(padded, block, left);
             block = padded;
         }
+#if defined(TILE_FOLDS)
+        if (f.fold) {
+            unpack_folded(f, block, r, scratch);
+            continue;
+        }
+#endif
         f32x16 offset;
         f.scales(block, f.row_scale(row), &scratch->sw[r], &offset);
         if (f.has_min) scratch->min[r] = offset;
@@ -85,34 +114,18 @@ IQ_INLINE void unpack_tile(const unpacker f, const iq_matmul_task *task, size_t 
         scratch->stash[2][r] = tile_codes(f, block, offset, 2);
         scratch->stash[3][r] = tile_codes(f, block, offset, 3);
     }
+#if defined(TILE_FOLDS)
+    if (f.fold) {
+        tile_write_folded(out, scratch);
+        return;
+    }
+#endif
     tile_write(out, scratch, f.has_min);
 }
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------ */
 
 IQ_INLINE int first_lane(tile_kind kind, int pair) { return kind.apart == 1 ? 2 * pair : pair + (pair & 4); }
-
-/* Sums over 32-blocks: of two slots that are 1 or 4 lanes apart, in the lane of the first. */
-#define ADD_PAIRS(in, apart, out)                                                                                      \
-    for (int i = 0; i + (apart) < IQ_SLOTS; i++) (out)[i] = (in)[i] + (in)[i + (apart)]
-
-IQ_INLINE void pack_pairs(const iq_q8_block *b, tile_kind kind, const int APART, int token, panel *out) {
-    if (kind.has_min) ADD_PAIRS(b->s, APART, out->s[token]);
-    if (TILE_BIAS) ADD_PAIRS(b->bias, APART, out->bias[token]);
-}
-
-IQ_INLINE void pack_token(const iq_q8_block *b, tile_kind kind, int token, panel *out) {
-    for (int slot = 0; slot < IQ_SLOTS; slot++) tile_store_x(out->q[IQ_SLOT_LANE(slot)][token], b->q + 16 * slot);
-    memcpy(out->d[token], b->d, sizeof b->d);
-    if (!kind.wide) {
-        memcpy(out->s[token], b->s, sizeof b->s);
-        if (TILE_BIAS) memcpy(out->bias[token], b->bias, sizeof b->bias);
-    } else if (kind.apart == 1) {
-        pack_pairs(b, kind, 1, token, out);
-    } else {
-        pack_pairs(b, kind, 4, token, out);
-    }
-}
 
 /* sums[t] += 16 columns of 16 rows times token t; x holds the slot of all tokens */
 IQ_INLINE void tile_slot(const uint8_t *units, const int8_t *x, int n_tokens, i32x16 *sums) {
@@ -127,13 +140,13 @@ IQ_INLINE void tile_slot(const uint8_t *units, const int8_t *x, int n_tokens, i3
 }
 
 /* One 32-block, its slots in lanes a and b, which share a scale */
-IQ_INLINE void tile_wide_pair(const tile *w, const panel *x, int a, int b, int n_tokens, f32x16 *acc) {
-    const float *d = &x->d[0][a];
-    const int32_t *bias = &x->bias[0][a];
+IQ_INLINE void tile_wide_pair(const tile *w, const panel *x, size_t token, int a, int b, int n_tokens, f32x16 *acc) {
+    const float *d = &x->d[token][a];
+    const int32_t *bias = &x->pair_bias[token][a];
     i32x16 sums[TILE_TOKENS];
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias + IQ_SLOTS * t);
-    tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
-    tile_slot(w->codes[b], x->q[b][0], n_tokens, sums);
+    tile_slot(w->codes[a], x->q[a][token], n_tokens, sums);
+    tile_slot(w->codes[b], x->q[b][token], n_tokens, sums);
     const f32x16 sw = f32x16_load(w->sw[a]);
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
         acc[t] = f32x16_fma(i32x16_f32(sums[t]), f32x16_mul(sw, f32x16_set1(d[IQ_SLOTS * t])), acc[t]);
@@ -141,17 +154,17 @@ IQ_INLINE void tile_wide_pair(const tile *w, const panel *x, int a, int b, int n
 }
 
 /* The same with a scale for each slot */
-IQ_INLINE void tile_pair(const tile *w, const panel *x, int a, int b, int n_tokens, f32x16 *acc) {
-    const float *d = &x->d[0][a];
-    const int32_t *bias_a = &x->bias[0][a], *bias_b = &x->bias[0][b];
+IQ_INLINE void tile_pair(const tile *w, const panel *x, size_t token, int a, int b, int n_tokens, f32x16 *acc) {
+    const float *d = &x->d[token][a];
+    const int32_t *bias_a = &x->bias[token][a], *bias_b = &x->bias[token][b];
     i32x16 sums[TILE_TOKENS];
     f32x16 first[TILE_TOKENS];
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_a + IQ_SLOTS * t);
-    tile_slot(w->codes[a], x->q[a][0], n_tokens, sums);
+    tile_slot(w->codes[a], x->q[a][token], n_tokens, sums);
     const f32x16 sw_a = f32x16_load(w->sw[a]);
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) first[t] = f32x16_mul(i32x16_f32(sums[t]), sw_a);
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias_b + IQ_SLOTS * t);
-    tile_slot(w->codes[b], x->q[b][0], n_tokens, sums);
+    tile_slot(w->codes[b], x->q[b][token], n_tokens, sums);
     const f32x16 sw_b = f32x16_load(w->sw[b]);
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
         const f32x16 both = f32x16_fma(i32x16_f32(sums[t]), sw_b, first[t]);
@@ -159,27 +172,65 @@ IQ_INLINE void tile_pair(const tile *w, const panel *x, int a, int b, int n_toke
     }
 }
 
-IQ_INLINE void tile_min(const tile *w, const panel *x, tile_kind kind, int n_tokens, f32x16 *acc) {
+#if defined(TILE_FOLDS)
+IQ_INLINE void add_odd(uint16_t odd, const float *s, int n_tokens, f32x16 *part) {
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
+        part[t] = f32x16_add_where(part[t], odd, f32x16_set1(s[IQ_SLOTS * t]));
+    }
+}
+
+/* One superblock, whose weights are d * (2 * code + odd): codes (their offset taken back) are integers of a byte, odd
+ * is 0 or 1 for a slot. What does not wait for the integer sums stands among them. */
+IQ_INLINE void tile_folded(const tile *w, const panel *x, size_t token, tile_kind kind, int n_tokens, f32x16 *acc) {
+    f32x16 part[TILE_TOKENS];
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) part[t] = f32x16_zero();
+    for (int pair = 0; pair < IQ_SLOTS / 2; pair++) {
+        const int a = first_lane(kind, pair), b = a + kind.apart;
+        const float *d = &x->d[token][a];
+        const int32_t *bias = &x->pair_bias[token][a];
+        i32x16 sums[TILE_TOKENS];
+        TILE_UNROLL for (int t = 0; t < n_tokens; t++) sums[t] = tile_init(bias + IQ_SLOTS * t);
+        add_odd(w->odd[a], &x->s[token][a], n_tokens, part);
+        tile_slot(w->codes[a], x->q[a][token], n_tokens, sums);
+        add_odd(w->odd[b], &x->s[token][b], n_tokens, part);
+        tile_slot(w->codes[b], x->q[b][token], n_tokens, sums);
+        TILE_UNROLL for (int t = 0; t < n_tokens; t++) {
+            const f32x16 twice = i32x16_f32(i32x16_add(sums[t], sums[t]));
+            part[t] = f32x16_fma(twice, f32x16_set1(d[IQ_SLOTS * t]), part[t]);
+        }
+    }
+    const f32x16 d = f32x16_load(w->d);
+    TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(part[t], d, acc[t]);
+}
+#endif
+
+IQ_INLINE void tile_min(const tile *w, const panel *x, size_t token, tile_kind kind, int n_tokens, f32x16 *acc) {
     for (int i = 0; i < (kind.wide ? IQ_SLOTS / 2 : IQ_SLOTS); i++) {
         const int lane = kind.wide ? first_lane(kind, i) : i;
         const f32x16 min = f32x16_load(w->min[lane]);
-        const float *s = &x->s[0][lane];
+        const float *s = kind.wide ? &x->pair_s[token][lane] : &x->s[token][lane];
         TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_fma(min, f32x16_set1(s[IQ_SLOTS * t]), acc[t]);
     }
 }
 
-IQ_INLINE void tile_multiply(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind, int n_tokens,
-                             f32x16 *acc) {
+IQ_INLINE void tile_multiply(const tile *w, const panel *x, size_t token, size_t n_superblocks, tile_kind kind,
+                             int n_tokens, f32x16 *acc) {
     TILE_UNROLL for (int t = 0; t < n_tokens; t++) acc[t] = f32x16_zero();
     for (; n_superblocks > 0; n_superblocks--, w++, x++) {
+#if defined(TILE_FOLDS)
+        if (kind.folded) {
+            tile_folded(w, x, token, kind, n_tokens, acc);
+            continue;
+        }
+#endif
         for (int pair = 0; pair < IQ_SLOTS / 2; pair++) {
             const int a = first_lane(kind, pair);
             if (kind.wide)
-                tile_wide_pair(w, x, a, a + kind.apart, n_tokens, acc);
+                tile_wide_pair(w, x, token, a, a + kind.apart, n_tokens, acc);
             else
-                tile_pair(w, x, a, a + kind.apart, n_tokens, acc);
+                tile_pair(w, x, token, a, a + kind.apart, n_tokens, acc);
         }
-        if (kind.has_min) tile_min(w, x, kind, n_tokens, acc);
+        if (kind.has_min) tile_min(w, x, token, kind, n_tokens, acc);
     }
 }
 
@@ -201,17 +252,26 @@ IQ_INLINE void tile_finish(const tile_output *out, int n_tokens, const f32x16 *a
     }
 }
 
-typedef void (*tile_fn)(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind, tile_output out);
+/* The tokens from `token` of the panels on. */
+typedef void (*tile_fn)(const tile *w, const panel *x, size_t token, size_t n_superblocks, tile_kind kind,
+                        tile_output out);
 
-#define TILE_INSTANCE(width, is_wide, n)                                                                               \
-    static IQ_NOINLINE void tile_##width##_##n(const tile *w, const panel *x, size_t n_superblocks, tile_kind kind,    \
-                                               tile_output out) {                                                      \
+#define TILE_INSTANCE(name, is_wide, is_folded, n)                                                                     \
+    static IQ_NOINLINE void tile_##name##_##n(const tile *w, const panel *x, size_t token, size_t n_superblocks,       \
+                                              tile_kind kind, tile_output out) {                                       \
         f32x16 acc[n];                                                                                                 \
-        kind.wide = is_wide;                                                                                           \
-        tile_multiply(w, x, n_superblocks, kind, n, acc);                                                              \
+        kind.wide = is_wide, kind.folded = is_folded;                                                                  \
+        tile_multiply(w, x, token, n_superblocks, kind, n, acc);                                                       \
         tile_finish(&out, n, acc);                                                                                     \
     }
-#define TILE_INSTANCES(n) TILE_INSTANCE(narrow, false, n) TILE_INSTANCE(wide, true, n)
+#if defined(TILE_FOLDS)
+#define TILE_INSTANCES(n)                                                                                              \
+    TILE_INSTANCE(narrow, false, false, n) TILE_INSTANCE(wide, true, false, n) TILE_INSTANCE(folded, true, true, n)
+#define TILE_CHOICE(kind, n) ((kind).folded ? tile_folded_##n : (kind).wide ? tile_wide_##n : tile_narrow_##n)
+#else
+#define TILE_INSTANCES(n) TILE_INSTANCE(narrow, false, false, n) TILE_INSTANCE(wide, true, false, n)
+#define TILE_CHOICE(kind, n) ((kind).wide ? tile_wide_##n : tile_narrow_##n)
+#endif
 
 TILE_INSTANCES(1)
 #if TILE_TOKENS >= 2
@@ -231,57 +291,60 @@ IQ_INLINE size_t tile_tokens(size_t left) {
     return n;
 }
 
-IQ_INLINE tile_fn tile_function(size_t n_tokens, bool wide) {
+IQ_INLINE tile_fn tile_function(size_t n_tokens, tile_kind kind) {
     switch (n_tokens) {
 #if TILE_TOKENS >= 8
     case 8:
-        return wide ? tile_wide_8 : tile_narrow_8;
+        return TILE_CHOICE(kind, 8);
 #endif
 #if TILE_TOKENS >= 4
     case 4:
-        return wide ? tile_wide_4 : tile_narrow_4;
+        return TILE_CHOICE(kind, 4);
 #endif
 #if TILE_TOKENS >= 2
     case 2:
-        return wide ? tile_wide_2 : tile_narrow_2;
+        return TILE_CHOICE(kind, 2);
 #endif
     default:
-        return wide ? tile_wide_1 : tile_narrow_1;
+        return TILE_CHOICE(kind, 1);
     }
-}
-
-/* Asks for a part of what pack_token will read next: superblock number `part` of the tokens from `token` on. */
-IQ_INLINE void fetch_ahead(const iq_matmul_task *task, size_t token, size_t first, size_t depth, size_t part) {
-    token += part / depth;
-    if (part / depth >= TILE_TOKENS || token >= task->n_tokens) return;
-    const uint8_t *x = (const uint8_t *)task->x + token * task->x_stride;
-    const uint8_t *block = (const uint8_t *)((const iq_q8_block *)x + first + part % depth);
-    for (size_t i = 0; i < sizeof(iq_q8_block); i += 64) PREFETCH(block + i);
 }
 
 /* All tokens against the unpacked tiles: rows first_row ..., `depth` superblocks from superblock `first`. */
 static IQ_NOINLINE void gemm_tokens(const iq_matmul_task *task, tile_kind kind, size_t first_row, size_t first,
                                     size_t depth, gemm_scratch *scratch) {
     const size_t end = iq_min_size(first_row + GEMM_TILES * TILE_ROWS, task->n_rows);
+    const size_t n_tiles = (end - first_row + TILE_ROWS - 1) / TILE_ROWS;
+    const panel *x = scratch->panels;
     for (size_t token = 0, n; token < task->n_tokens; token += n) {
         n = tile_tokens(task->n_tokens - token);
-        const tile_fn multiply = tile_function(n, kind.wide);
-        for (size_t t = 0; t < n; t++) {
-            const uint8_t *x = (const uint8_t *)task->x + (token + t) * task->x_stride;
-            const iq_q8_block *blocks = (const iq_q8_block *)x + first;
-            for (size_t i = 0; i < depth; i++) pack_token(&blocks[i], kind, (int)t, &scratch->panels[i]);
+        const tile_fn multiply = tile_function(n, kind);
+        if (task->panels) {
+            x = panels_at(task, token, first);
+        } else {
+            pack_tokens(task, kind, token, n, first, depth, scratch->panels);
         }
         for (size_t row = first_row; row < end; row += TILE_ROWS) {
             float *y = task->y + token * task->y_stride + row;
             const size_t n_rows = iq_min_size(end - row, TILE_ROWS), at = (row - first_row) / TILE_ROWS;
-            fetch_ahead(task, token + n, first, depth, at);
-            multiply(scratch->tiles[at], scratch->panels, depth, kind,
+            if (!task->panels) fetch_blocks(task, token + n, first, depth, at);
+            for (size_t part = at; task->panels && token + n < task->n_tokens && part < IQ_SLOTS; part += n_tiles) {
+                fetch_panels(panels_at(task, token + n, first), kind, depth, part);
+            }
+            multiply(scratch->tiles[at], x, task->panels ? token % TILE_TOKENS : 0, depth, kind,
                      (tile_output){y, task->y_stride, n_rows, task->add || first > 0});
         }
     }
 }
 
-IQ_INLINE tile_kind kind_of(const unpacker f) { return (tile_kind){f.wide, f.has_min, SLOTS_APART(f.order)}; }
+IQ_INLINE tile_kind kind_of(const unpacker f) {
+#if defined(TILE_FOLDS)
+    const bool folded = f.fold != NULL;
+#else
+    const bool folded = false;
+#endif
+    return (tile_kind){f.wide || folded, folded, f.has_min, SLOTS_APART(f.order)};
+}
 
 IQ_INLINE void unpack_into(const unpacker f, const iq_matmul_task *task, size_t row, size_t superblock,
                            gemm_scratch *scratch, size_t at, size_t k) {

@@ -1,7 +1,7 @@
 /* Everything that an instruction set contributes, compiled once per kernel_<isa>.c inside its target region, after its
  * ops. The file defines KERNEL_ISA (a name), GEMV_TOKENS, FLOAT_ROWS and FLOAT_TOKENS (how many its registers serve at
- * once), FEW_TOKENS (up to here tokens are not worth a tile; GEMV_TOKENS if not said) and KERNELS (the exported
- * table). */
+ * once), FEW_TOKENS (up to here tokens are not worth a tile; GEMV_TOKENS if not said), SHARE_PANELS (if those who write
+ * activations shall pack them) and KERNELS (the exported table). */
 
 #if defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p)
@@ -86,6 +86,11 @@ static const iq_format_kernels format_rows[] = {{IQ_TYPE_F32, IQ_X_F32, IQ_ORDER
 const iq_kernels KERNELS = {
     .isa = KERNEL_ISA,
     .quantize_x = quantize_x,
+#if defined(SHARE_PANELS)
+    .panel_tokens = TILE_TOKENS,
+    .panel_bytes = sizeof(panel),
+    .pack_x = pack_x,
+#endif
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .add = add,

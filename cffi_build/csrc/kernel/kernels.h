@@ -51,6 +51,7 @@ typedef struct {
     size_t row_bytes, n_rows, n_cols;
     const void *x;       /* iq_q8_block in the format's order, or float32 for the float types; token after token */
     size_t x_stride;     /* bytes from one token to the next */
+    bool panels;         /* x holds panels instead (iq_kernels.pack_x); only for IQ_SHAPE_MANY */
     size_t n_tokens;
     float *y;
     size_t y_stride;     /* floats from one token to the next */
@@ -95,6 +96,12 @@ struct iq_kernels {
     const char *isa;
     /* n_cols floats to ceil(n_cols / 256) blocks; columns past the end are zeros. The same bytes on every ISA. */
     void (*quantize_x)(const float *x, size_t n_cols, iq_slot_order order, iq_q8_block *out);
+    /* Many tokens are multiplied in panels: one superblock of panel_tokens tokens in panel_bytes bytes. Activations may
+     * be handed over in them: those of the first tokens, superblock after superblock, then those of the next; pack_x
+     * puts one token's superblock into its panel. Otherwise a matmul packs, again for each of its calls. panel_bytes is
+     * 0 where kernels have no panels to share. */
+    size_t panel_tokens, panel_bytes;
+    void (*pack_x)(const iq_q8_block *block, iq_slot_order order, size_t token, void *panel);
     void (*rms_norm)(const float *x, const float *weight, size_t n, float eps, float *out); /* weight NULL = ones */
     void (*silu_mul)(const float *gate, const float *up, size_t n, float *out);             /* may alias */
     void (*add)(const float *x, size_t n, float *out);                                      /* out += x */

@@ -18,6 +18,11 @@ typedef struct {
     f32x16 (*row_scale)(const uint8_t *row);
     void (*scales)(const uint8_t *superblock, f32x16 row_scale, f32x16 *sw, f32x16 *offset); /* in lane order */
     lanes64 (*codes64)(const uint8_t *superblock, int chunk);                                /* in slot order */
+    /* May be NULL; read where TILE_FOLDS is defined. If all products of a scale and a code differ by even numbers
+     * within a slot and fit into 9 bits, a weight is d * (2 * (code - TILE_BIAS) + odd): fold gives d, odd (a bit per
+     * lane), and what folded64 looks codes up in. */
+    lanes64 (*fold)(const uint8_t *superblock, float *d, uint16_t *odd);
+    lanes64 (*folded64)(const uint8_t *superblock, lanes64 table, int chunk); /* in slot order */
 } unpacker;
 
 #define SMALL_BLOCKS 8 /* blocks of 32 weights in a superblock of the small formats */

@@ -26,5 +26,6 @@ IQ_INLINE lanes64 codes_iq2_kl(const uint8_t *block, int chunk) {
                                     : v_index(v_index_high4(bytes), 15, v_shl(fifth, 3), 5);
     return v_lut32(lut32_u7(chunk % 2 ? iq2_kl_odd : iq2_kl_even), index);
 }
-static const unpacker unpacker_iq2_kl = {sizeof(block_iq2_kl), IQ2_KL_ROW_META, order_iq2_kl, CODES_U7, true, false,
-                                         row_scale_f16,        scales_iq2_kl,   codes_iq2_kl};
+static const unpacker unpacker_iq2_kl = {
+    sizeof(block_iq2_kl), IQ2_KL_ROW_META, order_iq2_kl, CODES_U7, true, false, row_scale_f16, scales_iq2_kl,
+    codes_iq2_kl, NULL, NULL};

@@ -12,5 +12,6 @@ IQ_INLINE void scales_iq2_ks(const uint8_t *block, f32x16 row_scale, f32x16 *sw,
 IQ_INLINE lanes64 codes_iq2_ks(const uint8_t *block, int chunk) {
     return codes_2bit(((const block_iq2_ks *)block)->qs, &iq2_k_table, chunk);
 }
-static const unpacker unpacker_iq2_ks = {sizeof(block_iq2_ks), IQ2_KS_ROW_META, order_iq2_ks, CODES_U7, true, false,
-                                         row_scale_f16,        scales_iq2_ks,   codes_iq2_ks};
+static const unpacker unpacker_iq2_ks = {
+    sizeof(block_iq2_ks), IQ2_KS_ROW_META, order_iq2_ks, CODES_U7, true, false, row_scale_f16, scales_iq2_ks,
+    codes_iq2_ks, NULL, NULL};

@@ -19,4 +19,5 @@ IQ_INLINE lanes64 codes_iq3_k(const uint8_t *block, int chunk) {
     return codes_3bit(b->qs, b->qh, &iq3_k_table, chunk);
 }
 static const unpacker unpacker_iq3_k = {
-    sizeof(block_iq3_k), 0, order_iq3_k, CODES_U7, false, false, row_scale_none, scales_iq3_k, codes_iq3_k};
+    sizeof(block_iq3_k), 0, order_iq3_k, CODES_U7, false, false, row_scale_none, scales_iq3_k, codes_iq3_k,
+    NULL, NULL};

@@ -11,5 +11,6 @@ IQ_INLINE lanes64 codes_iq3_ks(const uint8_t *block, int chunk) {
     const block_iq3_ks *b = (const block_iq3_ks *)block;
     return codes_3bit(b->qs, b->qh, &iq3_k_table, chunk);
 }
-static const unpacker unpacker_iq3_ks = {sizeof(block_iq3_ks), IQ3_KS_ROW_META, order_iq3_ks, CODES_U7, true, false,
-                                         row_scale_f16,        scales_iq3_ks,   codes_iq3_ks};
+static const unpacker unpacker_iq3_ks = {
+    sizeof(block_iq3_ks), IQ3_KS_ROW_META, order_iq3_ks, CODES_U7, true, false, row_scale_f16, scales_iq3_ks,
+    codes_iq3_ks, NULL, NULL};

@@ -12,4 +12,5 @@ IQ_INLINE lanes64 codes_iq4_k(const uint8_t *block, int chunk) {
     return v_lut16(lut16_s8(iq4_values), index_nibbles(bytes, chunk));
 }
 static const unpacker unpacker_iq4_k = {
-    sizeof(block_iq4_k), 0, order_iq4_k, CODES_S8, false, false, row_scale_none, scales_iq4_k, codes_iq4_k};
+    sizeof(block_iq4_k), 0, order_iq4_k, CODES_S8, false, false, row_scale_none, scales_iq4_k, codes_iq4_k,
+    NULL, NULL};

@@ -11,12 +11,6 @@ IQ_INLINE lanes64 codes_iq4_nl(const uint8_t *blocks, int chunk) {
     const lanes64 bytes = v_load16x4(first + offsetof(block_iq4_nl, qs), sizeof(block_iq4_nl));
     return v_lut16(lut16_s8(iq4_values), index_nibbles(bytes, chunk));
 }
-static const unpacker unpacker_iq4_nl = {SMALL_BLOCKS * sizeof(block_iq4_nl),
-                                         0,
-                                         order_iq4_nl,
-                                         CODES_S8,
-                                         true,
-                                         false,
-                                         row_scale_none,
-                                         scales_iq4_nl,
-                                         codes_iq4_nl};
+static const unpacker unpacker_iq4_nl = {
+    SMALL_BLOCKS * sizeof(block_iq4_nl), 0, order_iq4_nl, CODES_S8, true, false, row_scale_none, scales_iq4_nl,
+    codes_iq4_nl, NULL, NULL};

@@ -14,4 +14,5 @@ IQ_INLINE lanes64 codes_iq4_xs(const uint8_t *block, int chunk) {
     return v_lut16(lut16_s8(iq4_values), index_nibbles(bytes, chunk));
 }
 static const unpacker unpacker_iq4_xs = {
-    sizeof(block_iq4_xs), 0, order_iq4_xs, CODES_S8, true, false, row_scale_none, scales_iq4_xs, codes_iq4_xs};
+    sizeof(block_iq4_xs), 0, order_iq4_xs, CODES_S8, true, false, row_scale_none, scales_iq4_xs, codes_iq4_xs,
+    NULL, NULL};

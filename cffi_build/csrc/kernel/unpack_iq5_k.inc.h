@@ -13,4 +13,5 @@ IQ_INLINE lanes64 codes_iq5_k(const uint8_t *block, int chunk) {
     return v_lut32_joined(lut32_s8(iq5_values), low, fifth_bits(b->qh), fifth_bit(chunk));
 }
 static const unpacker unpacker_iq5_k = {
-    sizeof(block_iq5_k), 0, order_iq5_k, CODES_S8, false, false, row_scale_none, scales_iq5_k, codes_iq5_k};
+    sizeof(block_iq5_k), 0, order_iq5_k, CODES_S8, false, false, row_scale_none, scales_iq5_k, codes_iq5_k,
+    NULL, NULL};

@@ -10,5 +10,6 @@ IQ_INLINE lanes64 codes_iq5_ks(const uint8_t *block, int chunk) {
     const lanes64 low = index_nibbles(v_load(b->qs + 64 * (chunk / 2)), chunk);
     return v_lut32_joined(lut32_s8(iq5_values), low, fifth_bits(b->qh), fifth_bit(chunk));
 }
-static const unpacker unpacker_iq5_ks = {sizeof(block_iq5_ks), IQ5_KS_ROW_META, order_iq5_ks, CODES_S8, true, false,
-                                         row_scale_f32,        scales_iq5_ks,   codes_iq5_ks};
+static const unpacker unpacker_iq5_ks = {
+    sizeof(block_iq5_ks), IQ5_KS_ROW_META, order_iq5_ks, CODES_S8, true, false, row_scale_f32, scales_iq5_ks,
+    codes_iq5_ks, NULL, NULL};

@@ -15,4 +15,5 @@ IQ_INLINE lanes64 codes_iq6_k(const uint8_t *block, int chunk) {
     return v_lut64_joined(lut64_s8(iq6_values), low, high, chunk % 2 ? 2 : 0);
 }
 static const unpacker unpacker_iq6_k = {
-    sizeof(block_iq6_k), 0, order_iq6_k, CODES_S8, false, false, row_scale_none, scales_iq6_k, codes_iq6_k};
+    sizeof(block_iq6_k), 0, order_iq6_k, CODES_S8, false, false, row_scale_none, scales_iq6_k, codes_iq6_k,
+    NULL, NULL};

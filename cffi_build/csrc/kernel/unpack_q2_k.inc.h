@@ -14,5 +14,5 @@ IQ_INLINE void scales_q2_k(const uint8_t *block, f32x16 row_scale, f32x16 *sw, f
 IQ_INLINE lanes64 codes_q2_k(const uint8_t *block, int chunk) {
     return codes_2bit(((const block_q2_k *)block)->qs, &q2_k_table, chunk);
 }
-static const unpacker unpacker_q2_k = {sizeof(block_q2_k), 0,           order_q2_k, CODES_U7, false, true,
-                                       row_scale_none,     scales_q2_k, codes_q2_k};
+static const unpacker unpacker_q2_k = {
+    sizeof(block_q2_k), 0, order_q2_k, CODES_U7, false, true, row_scale_none, scales_q2_k, codes_q2_k, NULL, NULL};

@@ -18,5 +18,5 @@ IQ_INLINE lanes64 codes_q3_k(const uint8_t *block, int chunk) {
     const block_q3_k *b = (const block_q3_k *)block;
     return codes_3bit(b->qs, b->hmask, &q3_k_table, chunk);
 }
-static const unpacker unpacker_q3_k = {sizeof(block_q3_k), 0,           order_q3_k, CODES_U7, false, false,
-                                       row_scale_none,     scales_q3_k, codes_q3_k};
+static const unpacker unpacker_q3_k = {
+    sizeof(block_q3_k), 0, order_q3_k, CODES_U7, false, false, row_scale_none, scales_q3_k, codes_q3_k, NULL, NULL};

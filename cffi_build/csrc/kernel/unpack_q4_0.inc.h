@@ -12,4 +12,5 @@ IQ_INLINE lanes64 codes_q4_0(const uint8_t *blocks, int chunk) {
     return codes_nibbles(bytes, chunk);
 }
 static const unpacker unpacker_q4_0 = {
-    SMALL_BLOCKS * sizeof(block_q4_0), 0, order_q4_0, CODES_U7, true, false, row_scale_none, scales_q4_0, codes_q4_0};
+    SMALL_BLOCKS * sizeof(block_q4_0), 0, order_q4_0, CODES_U7, true, false, row_scale_none, scales_q4_0,
+    codes_q4_0, NULL, NULL};

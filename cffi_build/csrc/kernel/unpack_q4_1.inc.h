@@ -12,4 +12,5 @@ IQ_INLINE lanes64 codes_q4_1(const uint8_t *blocks, int chunk) {
     return codes_nibbles(bytes, chunk);
 }
 static const unpacker unpacker_q4_1 = {
-    SMALL_BLOCKS * sizeof(block_q4_1), 0, order_q4_1, CODES_U7, true, true, row_scale_none, scales_q4_1, codes_q4_1};
+    SMALL_BLOCKS * sizeof(block_q4_1), 0, order_q4_1, CODES_U7, true, true, row_scale_none, scales_q4_1,
+    codes_q4_1, NULL, NULL};

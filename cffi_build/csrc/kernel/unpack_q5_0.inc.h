@@ -13,4 +13,5 @@ IQ_INLINE lanes64 codes_q5_0(const uint8_t *blocks, int chunk) {
     return v_or(codes_nibbles(bytes, chunk), v_from_bits(fifth, 16));
 }
 static const unpacker unpacker_q5_0 = {
-    SMALL_BLOCKS * sizeof(block_q5_0), 0, order_q5_0, CODES_U7, true, false, row_scale_none, scales_q5_0, codes_q5_0};
+    SMALL_BLOCKS * sizeof(block_q5_0), 0, order_q5_0, CODES_U7, true, false, row_scale_none, scales_q5_0,
+    codes_q5_0, NULL, NULL};

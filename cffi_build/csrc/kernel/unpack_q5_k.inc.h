@@ -11,5 +11,5 @@ IQ_INLINE lanes64 codes_q5_k(const uint8_t *block, int chunk) {
     const lanes64 low = codes_nibbles(v_load(b->qs + 64 * (chunk / 2)), chunk);
     return v_or(low, v_and(to_bit4(fifth_bits(b->qh), fifth_bit(chunk)), 16));
 }
-static const unpacker unpacker_q5_k = {sizeof(block_q5_k), 0,           order_q5_k, CODES_U7, true, true,
-                                       row_scale_none,     scales_q5_k, codes_q5_k};
+static const unpacker unpacker_q5_k = {
+    sizeof(block_q5_k), 0, order_q5_k, CODES_U7, true, true, row_scale_none, scales_q5_k, codes_q5_k, NULL, NULL};

@@ -14,4 +14,5 @@ IQ_INLINE lanes64 codes_q6_0(const uint8_t *blocks, int chunk) {
     return v_or(codes_nibbles(bytes, chunk), v_and(v_shl(high, chunk % 2 ? 2 : 4), 48));
 }
 static const unpacker unpacker_q6_0 = {
-    SMALL_BLOCKS * sizeof(block_q6_0), 0, order_q6_0, CODES_U7, true, false, row_scale_none, scales_q6_0, codes_q6_0};
+    SMALL_BLOCKS * sizeof(block_q6_0), 0, order_q6_0, CODES_U7, true, false, row_scale_none, scales_q6_0,
+    codes_q6_0, NULL, NULL};

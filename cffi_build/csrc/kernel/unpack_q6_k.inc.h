@@ -14,5 +14,5 @@ IQ_INLINE lanes64 codes_q6_k(const uint8_t *block, int chunk) {
     const lanes64 high = v_load32_twice(b->qh + 32 * (chunk / 2), 2);
     return v_or(low, v_and(chunk % 2 ? high : v_shl(high, 4), 48));
 }
-static const unpacker unpacker_q6_k = {sizeof(block_q6_k), 0,           order_q6_k, CODES_U7, false, false,
-                                       row_scale_none,     scales_q6_k, codes_q6_k};
+static const unpacker unpacker_q6_k = {
+    sizeof(block_q6_k), 0, order_q6_k, CODES_U7, false, false, row_scale_none, scales_q6_k, codes_q6_k, NULL, NULL};

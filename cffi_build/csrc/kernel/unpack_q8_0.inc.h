@@ -11,4 +11,5 @@ IQ_INLINE lanes64 codes_q8_0(const uint8_t *blocks, int chunk) {
     return v_signed(v_load32x2(first, first + sizeof(block_q8_0)));
 }
 static const unpacker unpacker_q8_0 = {
-    SMALL_BLOCKS * sizeof(block_q8_0), 0, order_q8_0, CODES_I8, true, false, row_scale_none, scales_q8_0, codes_q8_0};
+    SMALL_BLOCKS * sizeof(block_q8_0), 0, order_q8_0, CODES_I8, true, false, row_scale_none, scales_q8_0,
+    codes_q8_0, NULL, NULL};
