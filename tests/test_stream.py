@@ -264,7 +264,7 @@ def test_load_with_a_limit() -> None:
         assert 8_000_000 < plan.resident + plan.begun - plan.context + plan.free < 10_000_000
         assert 5_000_000 < plan.streamed < 25_000_000
         assert 1_000_000 < plan.streamed_when_full - plan.streamed <= plan.context - plan.begun
-        assert 0 <= plan.free < 1_000_000
+        assert 0 <= plan.free < 2 << 20  # less than a piece
         assert seen[0] == (0, seen[-1][1])
         assert seen[-1][0] == seen[-1][1] > 0
         assert model.complete("Once upon a time", max_tokens=12, temperature=0) == text
