@@ -257,11 +257,11 @@ def test_load_with_a_limit() -> None:
         text = model.complete("Once upon a time", max_tokens=12, temperature=0)
         assert model.streaming is None
     seen: list[tuple[int, int]] = []
-    limit = room_for(9_000_000)
+    limit = room_for(12_000_000)
     with iqrun.load(DEMO, n_ctx=256, n_threads=2, memory=limit, on_progress=lambda *at: seen.append(at)) as model:
         plan = model.streaming
         assert plan is not None
-        assert 8_000_000 < plan.resident + plan.begun - plan.context + plan.free < 10_000_000
+        assert 9_000_000 < plan.resident + plan.begun - plan.context + plan.free < 15_000_000  # Python grows meanwhile
         assert 5_000_000 < plan.streamed < 25_000_000
         assert 1_000_000 < plan.streamed_when_full - plan.streamed <= plan.context - plan.begun
         assert 0 <= plan.free < 2 << 20  # less than a piece
