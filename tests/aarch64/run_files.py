@@ -60,6 +60,8 @@ def run_in_fork(file: str, log: Path, arguments: list[str]) -> bool:
         os.dup2(output, 1)
         os.dup2(output, 2)
         limit = float(os.environ.get("IQRUN_TEST_SECONDS", "0"))
+        if limit > 0:  # a test that is ended leaves programs behind that pytest would complain about
+            arguments = ["-p", "no:unraisableexception", *arguments]
         plugins = [TimeLimit(limit)] if limit > 0 else []
         code = pytest.main(["-p", "no:cacheprovider", "-rs", *EARLY_IMPORT, *arguments, file], plugins)
         sys.stdout.flush()
