@@ -12,6 +12,7 @@ import pytest
 
 import iqrun
 from iqrun.models.demo import model_path
+from tests.emulated import EMULATED, SLOWER
 from tests.gguf_builder import tiny_llama
 from tests.hostile.test_mapped_files import run_script
 
@@ -108,10 +109,10 @@ def test_ctrl_c_in_a_long_prefill_returns_at_once(tmp_path: Path) -> None:
         path,
     )
     assert found.returncode == 0, found.stderr
-    assert float(found.stdout) < 1.0  # on a busy machine; alone 0.2 s
+    assert float(found.stdout) < 1.0 * SLOWER  # on a busy machine; alone 0.2 s
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.skipif(sys.platform == "win32" or EMULATED, reason="needs fork, which fails under the emulator with threads")
 def test_a_fork_after_loading_is_refused_in_the_child_and_harmless_to_the_parent() -> None:
     """In the child every use of the model says that it must be loaded there; ending and loading anew both work."""
     found = run_script(
