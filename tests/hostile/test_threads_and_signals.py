@@ -112,7 +112,7 @@ def test_ctrl_c_in_a_long_prefill_returns_at_once(tmp_path: Path) -> None:
     assert float(found.stdout) < 1.0 * SLOWER  # on a busy machine; alone 0.2 s
 
 
-@pytest.mark.skipif(sys.platform == "win32" or EMULATED, reason="needs fork, which fails under the emulator with threads")
+@pytest.mark.skipif(sys.platform == "win32" or EMULATED, reason="needs fork, which the emulator fails at")
 def test_a_fork_after_loading_is_refused_in_the_child_and_harmless_to_the_parent() -> None:
     """In the child every use of the model says that it must be loaded there; ending and loading anew both work."""
     found = run_script(
