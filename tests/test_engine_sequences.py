@@ -173,7 +173,7 @@ def test_prefill_way_does_not_depend_on_the_cut(mixed: NativeProgram, cuts: list
     assert np.array_equal(context.export_state(0, 40), whole.export_state(0, 40))
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "neon", "neon_dotprod", "neon_i8mm"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avxvnni", "avx512", "neon", "neon_dotprod", "neon_i8mm"])
 @pytest.mark.parametrize("n", [29, 64])
 def test_prefill_way_has_the_bits_of_many_tokens(isa: str, n: int) -> None:
     """Activations packed by those who write them, and by the matmul that reads them, give the same keys and values."""

@@ -33,24 +33,17 @@ static uint64_t count_item(iq_memory *memory, uint64_t count, uint64_t size) {
     return whole;
 }
 
-#if defined(MADV_HUGEPAGE)
-
 /* About all pages that some memory touches: neighbours with the same advice are one area to the system, and share the
  * huge pages between them. */
-static void advise(void *data, uint64_t bytes, int advice) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)data / page * page;
-    madvise((void *)first, iq_round_up((uintptr_t)data + bytes, page) - first, advice);
-}
-
 static void advise_pages(void *data, uint64_t bytes, bool small) {
-    advise(data, bytes, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
-}
-
+#if defined(MADV_HUGEPAGE)
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)data / page * page;
+    madvise((void *)first, iq_round_up((uintptr_t)data + bytes, page) - first,
+            small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 #else
-
-static void advise_pages(void *data, uint64_t bytes, bool small) { (void)data, (void)bytes, (void)small; }
-
+    (void)data, (void)bytes, (void)small;
 #endif
+}
 
 void *iq_memory_take(iq_memory *memory, uint64_t count, uint64_t size) {
     const uint64_t whole = count_item(memory, count, size);

@@ -59,7 +59,7 @@ bool iq_cpu_has_avx2(void) {
 }
 
 bool iq_cpu_has_avxvnni(void) {
-#if defined(IQ_AVXVNNI_AS_AVX512)
+#if defined(IQ_AVXVNNI_AS_AVX512) /* tests/c/evex_cc.sh encodes that level so */
     return iq_cpu_has_avx512();
 #else
     const uint32_t avx_vnni = 1u << 4, last_part = cpuid(7).eax;

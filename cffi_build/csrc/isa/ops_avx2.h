@@ -470,4 +470,17 @@ IQ_INLINE kv_pairs kv_load_v(const uint8_t *p) { /* 16 columns x 2 positions */
 #include "isa/ops_avx2_maddubs.h"
 #endif
 
+/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
+IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
+    for (int part = 0; part < 4; part++) { /* 8 rows x 32 codes */
+        const int half = part / 2, first_row = part % 2 * 8;
+        __m256i r[8];
+        for (int i = 0; i < 8; i++) r[i] = rows[first_row + i].v[half];
+        transpose8(r);
+        for (int i = 0; i < 8; i++) { /* column group i: 8 rows x 4 codes */
+            tile_store_group(units + (size_t)(2 * half + i / 4) * stride + i % 4 * TILE_UNIT, first_row, r[i]);
+        }
+    }
+}
+
 #endif

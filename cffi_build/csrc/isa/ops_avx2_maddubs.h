@@ -60,24 +60,15 @@ IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
 IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) {
     _mm256_storeu_si256((__m256i *)out, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)q)));
 }
-/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
-IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
-    for (int part = 0; part < 4; part++) { /* 8 rows x 32 codes */
-        const int half = part / 2, first_row = part % 2 * 8;
-        __m256i r[8];
-        for (int i = 0; i < 8; i++) r[i] = rows[first_row + i].v[half];
-        transpose8(r);
-        for (int i = 0; i < 8; i++) { /* column group i: 8 rows x 4 codes */
-            uint8_t *unit = units + (size_t)(2 * half + i / 4) * stride + i % 4 * TILE_UNIT + first_row * 4;
-            const __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(r[i]));
-            const __m256i high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(r[i], 1));
-            const __m256i a = _mm256_shuffle_epi32(low, 0xd8), b = _mm256_shuffle_epi32(high, 0xd8);
-            const __m256i c01 = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xd8);
-            const __m256i c23 = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
-            _mm256_store_si256((__m256i *)unit, c01);
-            _mm256_store_si256((__m256i *)(unit + 64), c23);
-        }
-    }
+/* 8 rows x 4 codes to a unit, from the first of these rows on */
+IQ_INLINE void tile_store_group(uint8_t *unit, int first_row, __m256i codes) {
+    const __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(codes));
+    const __m256i high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(codes, 1));
+    const __m256i a = _mm256_shuffle_epi32(low, 0xd8), b = _mm256_shuffle_epi32(high, 0xd8);
+    const __m256i c01 = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xd8);
+    const __m256i c23 = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
+    _mm256_store_si256((__m256i *)(unit + 4 * first_row), c01);
+    _mm256_store_si256((__m256i *)(unit + 4 * first_row + 64), c23);
 }
 
 /* ---- q8_0 keys and values ---------------------------------------------------------------------------------------- */

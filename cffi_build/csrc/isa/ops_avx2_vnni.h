@@ -51,18 +51,9 @@ IQ_INLINE i32x16 tile_dot(i32x16 acc, tile_w w, tile_x x, int c) {
 }
 /* 16 activations as tile_dot reads them */
 IQ_INLINE void tile_store_x(int8_t *out, const int8_t *q) { memcpy(out, q, 16); }
-/* 64 codes of each of 16 rows to four units per slot, the slots `stride` bytes apart */
-IQ_INLINE void tile_store(uint8_t *units, size_t stride, lanes64 rows[16]) {
-    for (int part = 0; part < 4; part++) { /* 8 rows x 32 codes */
-        const int half = part / 2, first_row = part % 2 * 8;
-        __m256i r[8];
-        for (int i = 0; i < 8; i++) r[i] = rows[first_row + i].v[half];
-        transpose8(r);
-        for (int i = 0; i < 8; i++) { /* column group i: 8 rows x 4 codes */
-            uint8_t *unit = units + (size_t)(2 * half + i / 4) * stride + i % 4 * TILE_UNIT + first_row * 4;
-            _mm256_store_si256((__m256i *)unit, r[i]);
-        }
-    }
+/* 8 rows x 4 codes to a unit, from the first of these rows on */
+IQ_INLINE void tile_store_group(uint8_t *unit, int first_row, __m256i codes) {
+    _mm256_store_si256((__m256i *)(unit + 4 * first_row), codes);
 }
 
 /* ---- q8_0 keys and values ---------------------------------------------------------------------------------------- */
