@@ -139,6 +139,7 @@ iq_status iq_stream_create(const iq_program *program, const iq_stream_spec *spec
     s->n_reader = spec->n_reader;
     s->n_piece = (uint32_t)iq_stream_cut(program, spec->piece_bytes, NULL, 0, NULL);
     s->open_to = IQ_NOWHERE;
+    iq_eviction_prepare(&s->eviction);
     s->owner = getpid();
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->ready, NULL);

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "engine/stream.h"
+#include "engine/stream_evict.h"
 
 #define IQ_NOWHERE UINT32_MAX /* of a place in the walk */
 
@@ -35,6 +36,7 @@ struct iq_stream {
     uint8_t *arena; /* resident pieces, then slots; mapped, so that it is aligned and a forked child has none of it */
     size_t arena_bytes;
     uint32_t use_at; /* the piece that the running step uses next, as far as is known */
+    iq_eviction eviction;
     _Atomic bool in_use;
     _Atomic uint64_t n_read;
     pthread_t *readers;

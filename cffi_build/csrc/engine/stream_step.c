@@ -1,9 +1,10 @@
 #if defined(__linux__)
-#define _DEFAULT_SOURCE 1 /* getpid */
+#define _DEFAULT_SOURCE 1 /* getpid, clock_gettime */
 /* A step takes its weights from the stream. */
 #include <unistd.h>
 
 #include "engine/stream_state.h"
+#include "engine/wait.h"
 
 iq_status iq_stream_enter(iq_stream *s, iq_error *error) {
     if (s->owner != getpid()) {
@@ -60,7 +61,9 @@ void iq_stream_expect(iq_stream *s, uint32_t op, const uint32_t *first_dealt) {
     const bool anew = pieces->begin != s->use_at;
     if (anew) walk_from(s, pieces->begin);
     if (pieces->n_expert > 0 && (anew || pieces->leads)) choose(s, op, first_dealt);
+    if (pieces->begin == 0) iq_eviction_start(&s->eviction, iq_now_ns(), iq_stream_bytes_read(s));
     s->use_at = pieces->end % s->n_piece;
+    if (s->use_at == 0) iq_eviction_end(&s->eviction, iq_now_ns(), iq_stream_bytes_read(s));
 }
 
 const iq_stream_op *iq_stream_op_at(const iq_stream *s, uint32_t op) { return &s->ops[op]; }
@@ -68,6 +71,12 @@ const iq_stream_op *iq_stream_op_at(const iq_stream *s, uint32_t op) { return &s
 static iq_stream_piece *piece_of(iq_stream *s, uint32_t op, uint32_t slot, uint32_t expert, uint32_t row) {
     const iq_stream_op *cut = &s->ops[op];
     return &s->pieces[cut->first[slot] + expert * cut->per_expert + row / cut->n_rows * cut->step];
+}
+
+static const uint8_t *address_of(const iq_stream *s, const iq_stream_piece *piece, uint32_t expert, uint32_t row) {
+    const iq_program_weight *w = &s->program->weights[piece->what.weight];
+    const size_t first = piece->what.first_row - expert * w->n_rows;
+    return piece->room + piece->offset % IQ_STREAM_ALIGN + (row - first) * w->row_bytes;
 }
 
 static bool wait_for(iq_stream *s, iq_stream_piece *piece, const _Atomic bool *cancelled) {
@@ -86,14 +95,14 @@ const uint8_t *iq_stream_rows(iq_stream *s, uint32_t op, uint32_t slot, uint32_t
     iq_stream_piece *piece = piece_of(s, op, slot, expert, row);
     const bool ready = atomic_load_explicit(&piece->state, memory_order_acquire) == IQ_READY;
     if (!ready && !wait_for(s, piece, cancelled)) return NULL;
-    const iq_program_weight *w = &s->program->weights[piece->what.weight];
-    const size_t first = piece->what.first_row - expert * w->n_rows;
-    return piece->room + piece->offset % IQ_STREAM_ALIGN + (row - first) * w->row_bytes;
+    return address_of(s, piece, expert, row);
 }
 
 void iq_stream_done(iq_stream *s, uint32_t op, uint32_t slot, uint32_t expert, uint32_t row, uint32_t n_rows) {
     iq_stream_piece *piece = piece_of(s, op, slot, expert, row);
     if (piece->resident) return;
+    const size_t row_bytes = s->program->weights[piece->what.weight].row_bytes;
+    if (s->eviction.evicts) iq_evict(address_of(s, piece, expert, row), n_rows * row_bytes);
     if (atomic_fetch_sub_explicit(&piece->rows_left, n_rows, memory_order_acq_rel) != n_rows) return;
     pthread_mutex_lock(&s->lock);
     iq_stream_give_back(s, piece);
