@@ -10,7 +10,7 @@ import pytest
 
 from iqrun.errors import IqrunError
 from iqrun.sampling import Candidates, Sampler, SamplingOptions
-from iqrun.sampling.candidates import only_best, probabilities, sort
+from iqrun.sampling.candidates import draw, only_best, probabilities, sort
 from iqrun.sampling.mirostat import Mirostat
 from iqrun.sampling.penalties import dry, penalties
 from iqrun.sampling.temperature import dynamic_temperature, temperature
@@ -39,7 +39,7 @@ def test_only_best_takes_of_equals_the_lowest_id() -> None:
 
 
 @pytest.mark.parametrize("n_vocab", [7, 97, 4096, 32003, 128256])
-@pytest.mark.parametrize("k", [1, 2, 40])
+@pytest.mark.parametrize("k", [1, 2, 40, 300, 4000])
 def test_top_k_equals_a_full_sort(n_vocab: int, k: int) -> None:
     """The core's selection finds exactly what a stable sort finds, ties included."""
     k = min(k, n_vocab - 1)
@@ -347,6 +347,38 @@ def test_the_order_matters() -> None:
     assert drawn(logits, **options) == {0}
     assert drawn(logits, samplers="temperature;min_p", **options) == {0, 1, 2}
     assert drawn(logits, samplers="tm", **options) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("order", ["pmt", "ptm", "mpt", "mtp", "tpm", "tmp"])
+@pytest.mark.parametrize("k", [5, 40, 900])
+def test_samplers_side_by_side_keep_what_they_keep_one_by_one(order: str, k: int) -> None:
+    """Behind top-k the core takes several at once. With functions in between, arrays go through each on its own."""
+    kept: list[Candidates] = []
+
+    def look(candidates: Candidates) -> Candidates:
+        kept.append(candidates)
+        return candidates
+
+    rng = np.random.default_rng(k)
+    options = {"top_k": k, "top_p": 0.8, "min_p": 0.02, "temperature": 1.3}
+    names = SamplingOptions(samplers=order).samplers
+    for seed in range(20):
+        logits = (rng.normal(size=4000) * rng.uniform(0.2, 4.0)).astype(np.float32)
+        drawn(logits, 1, samplers=("top_k", *names, look), seed=seed, **options)
+        drawn(logits, 1, samplers=("top_k", *(each for name in names for each in (look, name)), look), **options)
+        together, *_, one_by_one = kept
+        kept.clear()
+        assert ids(together) == ids(sort(one_by_one))
+        assert together.logits == pytest.approx(sort(one_by_one).logits, rel=1e-6)
+
+
+def test_a_draw_from_sorted_candidates_is_that_from_unsorted_ones() -> None:
+    """The same places of the cumulative probabilities, at their ends too."""
+    logits = np.log(np.array([0.5, 0.25, 0.125, 0.125]))
+    for uniform, place in ((0.0, 0), (0.499, 0), (0.501, 1), (0.749, 1), (0.751, 2), (0.876, 3), (1 - 2**-53, 3)):
+        assert draw(Candidates(np.arange(4), logits), uniform) == place
+        assert draw(Candidates(np.arange(4), logits, True), uniform) == place
+        assert draw(Candidates(np.arange(4), logits.astype(np.float32), True), uniform) == place
 
 
 def test_a_sampler_that_is_not_named_does_not_act() -> None:

@@ -46,11 +46,29 @@ typedef struct {
 iq_status iq_scan_strings(const void *data, uint64_t size, uint64_t offset, uint64_t count, uint64_t *offsets,
                           iq_error *error);
 
-/* ---- sampling: the one step that looks at a whole vocabulary ----------------------------------------------------- */
+/* ---- sampling: what looks at a whole vocabulary, and what comes after it for every token ------------------------- */
 
-/* Places of the k largest of n logits, best first; of equal ones the first is the better. Returns how many there are:
- * k, or n if that is less. With a NaN among the logits it is the place of that NaN alone. */
+/* Places of the k largest of n logits, best first; of equal ones the first is the better. n is below 2^32. Returns how
+ * many there are: k, or n if that is less. With a NaN among the logits it is the place of that NaN alone. */
 size_t iq_top_k(const float *logits, size_t n, size_t k, int64_t *places);
+
+/* Samplers that keep a head of logits which stand best first, or scale them. */
+typedef enum {
+    IQ_NARROW_TOP_P = 0,   /* the shortest head whose probabilities sum to at least the value */
+    IQ_NARROW_MIN_P,       /* those at least `value` times as probable as the best */
+    IQ_NARROW_TEMPERATURE, /* divides them by the value; where that is 0, or too small, the best stays alone */
+} iq_narrow_kind;
+
+typedef struct {
+    int32_t kind; /* iq_narrow_kind */
+    double value;
+} iq_narrow_step;
+
+/* Takes n logits, best first and the best of them finite, through samplers, in place. Returns how many are left. */
+size_t iq_narrow(double *logits, size_t n, const iq_narrow_step *steps, size_t n_steps);
+
+/* A place among n logits, best first, drawn with probability proportional to exp(logit); uniform is in [0, 1). */
+size_t iq_draw(const double *logits, size_t n, double uniform);
 
 /* ---- map guard: opt-in; the only function that touches a signal, and the only process-wide state ----------------- */
 

@@ -14,7 +14,8 @@ from iqrun.native import ffi, lib
 Ids: TypeAlias = npt.NDArray[np.intp]
 Logits: TypeAlias = npt.NDArray[np.floating[Any]]
 
-_FEW = 4  # the core finds the best of four times as many, or more; else sorting all of them costs no more
+_FEW, _MANY = 4, 4096  # the core finds the best of four times as many, or more, and so many at most: else sorting
+# all of them costs no more
 
 
 class Candidates(NamedTuple):
@@ -76,6 +77,18 @@ def head(candidates: Candidates, n: int) -> Candidates:
     return Candidates(candidates.ids[:n], candidates.logits[:n], True)
 
 
+def narrow(candidates: Candidates, steps: Any) -> Candidates:
+    """What samplers leave of candidates that are sorted: one call of the core, as microseconds count.
+
+    Args:
+        candidates: sorted, and the best of them finite.
+        steps: pairs of an ``iq_narrow_kind`` and its value; or an ``iq_narrow_step[]``, sooner.
+    """
+    logits = candidates.logits.astype(np.float64)
+    n = lib.iq_narrow(ffi.from_buffer("double[]", logits, require_writable=True), logits.size, steps, len(steps))
+    return Candidates(candidates.ids[:n], logits[:n], True)
+
+
 def keep(candidates: Candidates, which: Any) -> Candidates:
     """Those that a mask or an ascending list of places names, in the same order."""
     return Candidates(candidates.ids[which], candidates.logits[which], candidates.best_first)
@@ -95,6 +108,20 @@ def probabilities(candidates: Candidates) -> npt.NDArray[np.float64]:
     return share
 
 
+def draw(candidates: Candidates, uniform: float) -> int:
+    """A place, with probability proportional to ``exp(logit)``.
+
+    Args:
+        candidates: at least one.
+        uniform: a random number in [0, 1).
+    """
+    if candidates.best_first:
+        logits = np.asarray(candidates.logits, np.float64)
+        return int(lib.iq_draw(ffi.from_buffer("double[]", logits), logits.size, uniform))
+    mass = weights(candidates).cumsum()
+    return min(int(mass.searchsorted(uniform * mass[-1], side="right")), len(mass) - 1)
+
+
 def top(candidates: Candidates, k: int) -> Candidates:
     """The `k` best, best first; equals stay in their order.
 
@@ -103,7 +130,7 @@ def top(candidates: Candidates, k: int) -> Candidates:
     """
     if candidates.best_first:
         return head(candidates, k)
-    if candidates.logits.dtype != np.float32 or k > len(candidates.ids) // _FEW:
+    if candidates.logits.dtype != np.float32 or k > min(len(candidates.ids) // _FEW, _MANY):
         return head(sort(candidates), k)
     logits = np.ascontiguousarray(candidates.logits)
     places = np.empty(k, np.int64)

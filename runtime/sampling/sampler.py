@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from iqrun.errors import IqrunError
+from iqrun.native import ffi, lib
 from iqrun.sampling import penalties, truncation
-from iqrun.sampling.candidates import Candidates, best, weights
+from iqrun.sampling.candidates import Candidates, best, draw, narrow
 from iqrun.sampling.mirostat import Mirostat
 from iqrun.sampling.options import OwnSampler, SamplingOptions
 from iqrun.sampling.temperature import dynamic_temperature, temperature
@@ -95,12 +97,11 @@ class Sampler:
         return out
 
     def _draw(self, candidates: Candidates) -> int:
-        """A place, with probability proportional to ``exp(logit)``."""
+        """A place. No random number is taken where there is no choice."""
         if len(candidates.ids) == 1:
             best(candidates)
             return 0
-        mass = weights(candidates).cumsum()
-        return min(int(mass.searchsorted(self._random.random() * mass[-1], side="right")), len(mass) - 1)
+        return draw(candidates, self._random.random())
 
     # ---- the chain ----
 
@@ -109,8 +110,24 @@ class Sampler:
         o = self.options
         if self._mirostat is not None:
             return [(lambda c, _: temperature(c, o.temperature), 0)]
-        names = self._acting()
-        return [self._step(name, names[place + 1 : place + 2]) for place, name in enumerate(names)]
+        narrowing = self._narrowing()
+        chain: list[tuple[Step, int]] = []
+        for together, run in groupby(self._acting(), lambda name: isinstance(name, str) and name in narrowing):
+            names = list(run)
+            steps = [self._step(name, names[place + 1 : place + 2]) for place, name in enumerate(names)]
+            chain += [(_together(steps, [narrowing[name] for name in names]), 0)] if together else steps
+        return chain
+
+    def _narrowing(self) -> dict[str | OwnSampler, tuple[int, float]]:
+        """The samplers that the core can do on sorted candidates: ``iq_narrow_kind`` and value of each."""
+        o = self.options
+        steps: dict[str | OwnSampler, tuple[int, float]] = {
+            "top_p": (lib.IQ_NARROW_TOP_P, o.top_p),
+            "min_p": (lib.IQ_NARROW_MIN_P, o.min_p),
+        }
+        if o.dynatemp_range == 0.0:
+            steps["temperature"] = (lib.IQ_NARROW_TEMPERATURE, o.temperature)
+        return steps
 
     def _acting(self) -> list[str | OwnSampler]:
         """The samplers that do something.
@@ -177,6 +194,20 @@ def _temperature_step(o: SamplingOptions) -> Step:
     if o.dynatemp_range > 0.0:
         return lambda c, _: dynamic_temperature(c, o.temperature, o.dynatemp_range, o.dynatemp_exponent)
     return lambda c, _: temperature(c, o.temperature)
+
+
+def _together(steps: Sequence[tuple[Step, int]], narrowing: Sequence[tuple[int, float]]) -> Step:
+    """Samplers that stand side by side: in one call of the core if the candidates are sorted, else one by one."""
+    in_core = ffi.new("iq_narrow_step[]", narrowing)
+
+    def step(candidates: Candidates, recent: Sequence[int]) -> Candidates:
+        if candidates.best_first:
+            return narrow(candidates, in_core)
+        for each, _ in steps:
+            candidates = each(candidates, recent)
+        return candidates
+
+    return step
 
 
 def _own_step(sampler: OwnSampler) -> Step:

@@ -9,20 +9,21 @@ from math import isfinite
 
 import numpy as np
 
-from iqrun.sampling.candidates import Candidates, only_best, probabilities
+from iqrun.native import lib
+from iqrun.sampling.candidates import Candidates, narrow, only_best, probabilities
 
 
 def temperature(candidates: Candidates, t: float) -> Candidates:
     """Divides the logits by `t`; 0, and what is too small to divide by, leaves the best token alone."""
     if t == 1.0:
         return candidates
+    if candidates.best_first:
+        return narrow(candidates, [(lib.IQ_NARROW_TEMPERATURE, t)])
     if t == 0.0:
         return only_best(candidates)
     with np.errstate(over="ignore"):
         scaled = candidates.logits.astype(np.float64) / t
-    if not isfinite(scaled[0] if candidates.best_first else scaled.max()):
-        return only_best(candidates)
-    return Candidates(candidates.ids, scaled, candidates.best_first)
+    return Candidates(candidates.ids, scaled) if isfinite(scaled.max()) else only_best(candidates)
 
 
 def dynamic_temperature(candidates: Candidates, t: float, spread: float, exponent: float) -> Candidates:

@@ -11,7 +11,8 @@ from math import log
 import numpy as np
 import numpy.typing as npt
 
-from iqrun.sampling.candidates import Candidates, best, head, keep, probabilities, sort, top, weights
+from iqrun.native import lib
+from iqrun.sampling.candidates import Candidates, best, head, keep, narrow, probabilities, sort, top
 
 _FIRST_NUCLEUS = 256  # candidates that top-p without top-k looks at first
 
@@ -34,10 +35,9 @@ def top_p(candidates: Candidates, p: float, floor: float = 0.0) -> Candidates:
     """
     if p >= 1.0:
         return candidates
-    if not candidates.best_first:
-        return _nucleus(candidates, p, floor)
-    mass = weights(candidates).cumsum()
-    return head(candidates, int(mass.searchsorted(p * mass[-1])) + 1)
+    if candidates.best_first:
+        return narrow(candidates, [(lib.IQ_NARROW_TOP_P, p)])
+    return _nucleus(candidates, p, floor)
 
 
 def _nucleus(candidates: Candidates, p: float, floor: float) -> Candidates:
@@ -61,10 +61,9 @@ def min_p(candidates: Candidates, p: float) -> Candidates:
     """Those at least `p` times as probable as the best; 0 keeps all."""
     if p <= 0.0:
         return candidates
-    enough = _reaches(candidates, p)
     if candidates.best_first:
-        return head(candidates, int(np.count_nonzero(enough)))
-    return keep(candidates, enough)
+        return narrow(candidates, [(lib.IQ_NARROW_MIN_P, p)])
+    return keep(candidates, _reaches(candidates, p))
 
 
 def _reaches(candidates: Candidates, p: float) -> npt.NDArray[np.bool_]:

@@ -1,25 +1,52 @@
-/* The largest of many logits: most of what choosing a token costs. */
+/* The largest of many logits: most of what choosing a token costs.
+ *
+ * Logits differ from token to token, so that no processor foresees a branch that looks at them: few shall. A bound is
+ * found first, which hardly more than k logits reach; only these are sorted. */
 #include "base/platform.h"
 #include "iqrun.h"
 
 #include <math.h>
 
-#define BLOCK 64 /* logits that are looked at together: nearly all blocks hold none of the k best ... */
-#define PIECE 16 /* ... and of the others most pieces do not */
+#define N_GROUPS 256       /* logits i, i + N_GROUPS, ... are a group: their largest ones are found side by side */
+#define BOUND_LOGITS 32768 /* to find the bound among: more would have left the cache when they are looked at again */
+#define BOUND_STEPS 10     /* each halves the range in which the bound lies */
+#define BLOCK 64           /* logits that are looked at together: most of a large vocabulary hold none of the k best */
 
-/* Whether place a comes behind place b: a smaller logit, or an equal one that stands later. */
-IQ_INLINE bool behind(const float *logits, int64_t a, int64_t b) {
-    return logits[a] < logits[b] || (logits[a] == logits[b] && a > b);
+typedef struct {
+    uint64_t *keys; /* best first */
+    size_t n, k;    /* how many there are, and shall be */
+    float least;    /* only a logit above it may be one of the k best */
+} best_so_far;
+
+/* The larger the better: by the logit, of equal ones by standing earlier. */
+IQ_INLINE uint64_t key_of(float logit, size_t place) {
+    uint32_t bits;
+    logit += 0.0f; /* -0 becomes 0 */
+    memcpy(&bits, &logit, sizeof bits);
+    bits ^= (bits >> 31) ? 0xffffffffu : 0x80000000u;
+    return (uint64_t)bits << 32 | (uint32_t)~place;
 }
 
-/* Puts `place` into heap[at], or below it where it belongs: nothing is behind its parent. */
-static void sift_down(const float *logits, int64_t *heap, size_t n, size_t at, int64_t place) {
-    for (size_t child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && behind(logits, heap[child + 1], heap[child])) child++;
-        if (!behind(logits, heap[child], place)) break;
-        heap[at] = heap[child];
+IQ_INLINE size_t place_of(uint64_t key) { return (uint32_t)~key; }
+
+/* How many keys are better than this one: a binary search without a branch. */
+IQ_INLINE size_t n_better(const uint64_t *keys, size_t n, uint64_t key) {
+    size_t first = 0;
+    for (size_t half; n > 1; n -= half) {
+        half = n / 2;
+        first += keys[first + half - 1] > key ? half : 0;
     }
-    heap[at] = place;
+    return first + (n == 1 && keys[first] > key);
+}
+
+static void insert(const float *logits, size_t place, best_so_far *best) {
+    const uint64_t key = key_of(logits[place], place);
+    const size_t at = n_better(best->keys, best->n, key);
+    if (at == best->k) return;
+    if (best->n < best->k) best->n++;
+    memmove(best->keys + at + 1, best->keys + at, (best->n - 1 - at) * sizeof *best->keys);
+    best->keys[at] = key;
+    if (best->n == best->k) best->least = logits[place_of(best->keys[best->k - 1])];
 }
 
 /* False only if none of n logits is above `least`; true with a NaN. */
@@ -29,35 +56,50 @@ IQ_INLINE bool any_above(const float *logits, int n, float least) {
     return above != 0;
 }
 
-/* The heap's first place is the last of the k best so far. Stops at a NaN and returns its place, else `end`. */
-static size_t improve(const float *logits, size_t first, size_t end, int64_t *heap, size_t k) {
-    float least = logits[heap[0]];
+/* At most BLOCK logits, of which those that may be among the best are listed without a branch. Stops at a NaN and returns
+ * its place, else `end`. */
+static size_t take(const float *logits, size_t first, size_t end, best_so_far *best) {
+    uint8_t found[BLOCK];
+    size_t n = 0;
     for (size_t i = first; i < end; i++) {
-        if (logits[i] <= least) continue;
-        if (isnan(logits[i])) return i;
-        sift_down(logits, heap, k, 0, (int64_t)i);
-        least = logits[heap[0]];
+        found[n] = (uint8_t)(i - first);
+        n += !(logits[i] <= best->least);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const size_t place = first + found[i];
+        if (isnan(logits[place])) return place;
+        insert(logits, place, best);
     }
     return end;
 }
 
-/* The same for a block: of few pieces is there more to do than the first look. */
-static size_t improve_block(const float *logits, size_t first, int64_t *heap, size_t k) {
-    const size_t end = first + BLOCK;
-    for (size_t i = first; i < end; i += PIECE) {
-        if (!any_above(logits + i, PIECE, logits[heap[0]])) continue;
-        const size_t stopped = improve(logits, i, i + PIECE, heap, k);
-        if (stopped < i + PIECE) return stopped;
+/* A value that k of the groups reach, and hardly more. */
+static float bound_of(const float *largest, size_t k) {
+    float low = INFINITY, high = -INFINITY;
+    for (int i = 0; i < N_GROUPS; i++) {
+        low = largest[i] < low ? largest[i] : low;
+        high = largest[i] > high ? largest[i] : high;
     }
-    return end;
+    for (int step = 0; step < BOUND_STEPS; step++) {
+        const float middle = low + 0.5f * (high - low); /* NaN, which nothing reaches, where one is infinite */
+        uint32_t n_reach = 0;
+        for (int i = 0; i < N_GROUPS; i++) n_reach += largest[i] >= middle;
+        if (n_reach >= k) low = middle;
+        else high = middle;
+    }
+    return low;
 }
 
-static void sort_heap(const float *logits, int64_t *heap, size_t n) {
-    while (n-- > 1) {
-        const int64_t last = heap[n];
-        heap[n] = heap[0];
-        sift_down(logits, heap, n, 0, last);
+/* A value that k logits are above, and few more if they lie apart; -INFINITY if that is not known of any. */
+static float bound(const float *logits, size_t n, size_t k) {
+    if (k > N_GROUPS || n < N_GROUPS) return -INFINITY;
+    if (n > BOUND_LOGITS) n = BOUND_LOGITS;
+    float largest[N_GROUPS];
+    memcpy(largest, logits, sizeof largest);
+    for (size_t i = N_GROUPS; i + N_GROUPS <= n; i += N_GROUPS) {
+        for (int j = 0; j < N_GROUPS; j++) largest[j] = logits[i + j] > largest[j] ? logits[i + j] : largest[j];
     }
+    return nextafterf(bound_of(largest, k), -INFINITY);
 }
 
 static size_t only(size_t place, int64_t *places) {
@@ -68,17 +110,16 @@ static size_t only(size_t place, int64_t *places) {
 size_t iq_top_k(const float *logits, size_t n, size_t k, int64_t *places) {
     if (k > n) k = n;
     if (k == 0) return 0;
-    for (size_t i = 0; i < k; i++) {
-        if (isnan(logits[i])) return only(i, places);
-        places[i] = (int64_t)i;
-    }
-    for (size_t i = k / 2; i-- > 0;) sift_down(logits, places, k, i, places[i]);
-    size_t i = k, stopped;
+    best_so_far best = {(uint64_t *)places, 0, k, bound(logits, n, k)};
+    size_t i = 0, stopped;
     for (; i + BLOCK <= n; i += BLOCK) {
-        if (!any_above(logits + i, BLOCK, logits[places[0]])) continue;
-        if ((stopped = improve_block(logits, i, places, k)) < i + BLOCK) return only(stopped, places);
+        if (!any_above(logits + i, BLOCK, best.least)) continue;
+        if ((stopped = take(logits, i, i + BLOCK, &best)) < i + BLOCK) return only(stopped, places);
     }
-    if ((stopped = improve(logits, i, n, places, k)) < n) return only(stopped, places);
-    sort_heap(logits, places, k);
+    if ((stopped = take(logits, i, n, &best)) < n) return only(stopped, places);
+    for (i = 0; best.n < k; i++) { /* the others are forbidden tokens, as many as are wanted */
+        if (logits[i] == -INFINITY) best.keys[best.n++] = key_of(logits[i], i);
+    }
+    for (i = 0; i < k; i++) places[i] = (int64_t)place_of(best.keys[i]);
     return k;
 }
