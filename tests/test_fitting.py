@@ -46,7 +46,7 @@ maps_much = pytest.mark.skipif(EMULATED, reason="the emulator maps no file that 
 RATES = dict.fromkeys(FORMATS, 10e9)
 PI5 = Board(
     cpu="Raspberry Pi 5", isa="neon_dotprod", n_threads=4, free_memory=3_600_000_000, read_bandwidth=11e9,
-    disk_speed=80e6, disk_speed_busy=80e6, bytes_per_second=RATES, op_seconds=1e-5,
+    disk_speed=80e6, disk_speed_busy=80e6, speed_beside_disk=1.0, bytes_per_second=RATES, op_seconds=1e-5,
 )  # fmt: skip
 
 
@@ -124,6 +124,13 @@ def test_speed_adds_weights_and_operations_and_waits_for_the_disk() -> None:
     lean = replace(PI5, free_memory=500_000_000, disk_speed_busy=60e6)
     slowed = by_type(lean, "1b", 512)["IQ4_K"]
     assert slowed.tokens_per_second == pytest.approx(1 / (seconds + (streamed.streamed_bytes - seconds * 60e6) / 80e6))
+    half = by_type(replace(lean, speed_beside_disk=0.5), "1b", 512)["IQ4_K"]
+    assert half.tokens_per_second == pytest.approx(
+        1 / (2 * seconds + (half.streamed_bytes - 2 * seconds * 60e6) / 80e6)
+    )
+    fast = replace(lean, disk_speed=9e9, disk_speed_busy=8e9, speed_beside_disk=0.5)
+    reading = streamed.streamed_bytes / 8e9
+    assert by_type(fast, "1b", 512)["IQ4_K"].tokens_per_second == pytest.approx(1 / (seconds + reading / 2))
     no_disk = by_type(replace(PI5, free_memory=500_000_000, disk_speed=None), "1b", 512)["IQ4_K"]
     assert no_disk.tokens_per_second is None
     assert verdict(by_type(replace(PI5, free_memory=20_000_000), "1b", 512)["IQ4_K"]) == "too large"

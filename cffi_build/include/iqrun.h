@@ -359,6 +359,10 @@ iq_status iq_stream_shrink(iq_stream *stream, uint64_t bytes, uint64_t *freed, i
 
 uint64_t iq_stream_bytes_read(const iq_stream *stream); /* from the files, so far */
 
+/* Takes these bytes out of all caches, as a stream does with used weights where a disk is the faster for it; nothing on
+ * processors other than x86-64. */
+void iq_evict(const void *data, size_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -47,6 +47,6 @@ def _fill(file: int) -> None:
 def _measure(path: str | PathLike[str], seconds: float) -> float | None:
     file = os.open(path, os.O_RDONLY | _DIRECT | getattr(os, "O_NONBLOCK", 0))  # never waits for a writer on a FIFO
     try:
-        return direct_rate([file], seconds) or None
+        return direct_rate([file], seconds, used=True) or None
     finally:
         os.close(file)

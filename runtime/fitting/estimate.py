@@ -1,11 +1,12 @@
 """Memory and speed of a model in each type on a board, and which one to take.
 
 What stays in memory and what is read from the disk is what loading the model would decide (`engine.residency`). A token
-reads every weight once, of experts only those that it uses; its operations wait for each other. While they compute the
-disk is read at its speed beside busy cores; what is left then at its full one::
+reads every weight once, of experts only those that it uses; its operations wait for each other::
 
     seconds = sum over types (bytes / bytes per second of its kernels) + operations * seconds per operation
-    seconds += max(0, streamed bytes - seconds * busy disk speed) / disk speed
+
+What streams is read meanwhile. As long as both go on, each slows down the other: the disk has its speed beside busy
+cores, the computing a part of its own. Whatever is not done then goes on alone.
 """
 
 from __future__ import annotations
@@ -185,8 +186,23 @@ class Estimator:
         if streamed:
             if board.disk_speed is None or board.disk_speed_busy is None:
                 return None
-            seconds += max(0, streamed - seconds * board.disk_speed_busy) / board.disk_speed
+            pace, busy, idle = board.speed_beside_disk, board.disk_speed_busy, board.disk_speed
+            seconds = _side_by_side(seconds, streamed, pace, busy, idle)
         return 1 / seconds
+
+
+def _side_by_side(seconds: float, n_bytes: int, pace: float, busy: float, idle: float) -> float:
+    """Seconds in which so many seconds of computing and bytes from the disk are done, together until one of them is.
+
+    Args:
+        seconds: of computing alone.
+        n_bytes: from the disk.
+        pace: the part of its speed that computing keeps beside the disk.
+        busy: bytes per second of the disk beside computing.
+        idle: bytes per second of the disk alone.
+    """
+    together = min(seconds / pace, n_bytes / busy)
+    return together + (seconds - together * pace) + (n_bytes - together * busy) / idle
 
 
 def verdict(estimate: Estimate) -> Fit:

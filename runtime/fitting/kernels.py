@@ -66,20 +66,21 @@ def seconds_per_operation(n_threads: int) -> float:
 
 
 @contextmanager
-def computing(n_threads: int) -> Iterator[None]:
-    """Keeps so many threads at work, as a step that waits for nothing does."""
+def computing(n_threads: int) -> Iterator[list[float]]:
+    """Keeps so many threads at work, as a step that waits for nothing does; yields the rates of the work so far."""
     stop = Event()
+    rates: list[float] = []
 
     def compute() -> None:
         while not stop.is_set():
-            matrix.rates(n_threads)
+            rates.extend(matrix.rates(n_threads))
 
     matrix = _Matrix(FORMATS["IQ4_K"], _room())
     matrix.fill()
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(compute)
         try:
-            yield
+            yield rates
         finally:
             stop.set()
             work.result()

@@ -1,4 +1,3 @@
-#if defined(__linux__)
 #include "engine/stream_evict.h"
 
 #include <math.h>
@@ -23,16 +22,13 @@ void iq_eviction_end(iq_eviction *e, uint64_t now_ns, uint64_t n_read) {
     e->evicts = ++e->n_step % IQ_EVICT_TRIAL == 0 ? !better : better;
 }
 
-void iq_evict(const uint8_t *first, size_t bytes) {
+void iq_evict(const void *data, size_t bytes) {
 #if defined(IQ_X86_64)
+    const uint8_t *first = data;
     const size_t line = 64;
     for (size_t i = 0; i < bytes; i += line) _mm_clflush(first + i);
     if (bytes > 0) _mm_clflush(first + bytes - 1);
 #else
-    (void)first, (void)bytes;
+    (void)data, (void)bytes;
 #endif
 }
-
-#else
-typedef int iq_stream_evict_is_for_linux;
-#endif

@@ -10,6 +10,7 @@
 #define IQ_ENGINE_STREAM_EVICT_H
 
 #include "base/platform.h"
+#include "iqrun.h"
 
 #define IQ_EVICT_TRIAL 32 /* one step of so many goes the other way, to see whether it is the faster one by now */
 
@@ -25,8 +26,5 @@ void iq_eviction_prepare(iq_eviction *eviction);
 /* Around a step: the time, and what was read from the files so far. A start without an end does not count. */
 void iq_eviction_start(iq_eviction *eviction, uint64_t now_ns, uint64_t n_read);
 void iq_eviction_end(iq_eviction *eviction, uint64_t now_ns, uint64_t n_read);
-
-/* Takes the lines of these bytes out of all caches; nothing on processors other than x86-64. */
-void iq_evict(const uint8_t *first, size_t bytes);
 
 #endif
