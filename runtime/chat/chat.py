@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from iqrun.chat.prompt import PromptBuilder
@@ -334,7 +333,7 @@ class Chat:
         for step in session.timed(steps):
             if step.finish_reason is not None:
                 self.last = step
-            yield replace(step, text=opened + step.text) if opened else step
+            yield step._replace(text=opened + step.text) if opened else step
             opened = ""
 
     def _make_room(self) -> list[int] | None:

@@ -142,12 +142,16 @@ class Context:
         """
         if not isinstance(token, (int, np.integer)) or not 0 <= token < self._n_ids:
             self.checked_ids([token])  # raises
-        out = np.empty(self.n_vocab, np.float32)
-        with self._using() as steps:
-            self._check_fits(len(self.tokens[0]), 1)
-            self._count(1)
-            steps.run_one(int(token), out)
-            self.tokens[0].append(int(token))
+        self.check_process()
+        out = np.empty(self._logits.n_cols, np.float32)
+        with self._lock:  # as `_using`, of which a generator would be made
+            steps, tokens = self._opened(), self.tokens[0]
+            with self._turn:
+                self._check_not_cancelled()
+                self._check_fits(len(tokens), 1)
+                self._count(1)
+                steps.run_one(int(token), out)
+                tokens.append(int(token))
         return out
 
     def trace(self, ids: Ids, ops: Sequence[int], visit: Visit) -> None:
@@ -258,13 +262,21 @@ class Context:
         """The engine for one call; others wait."""
         self.check_process()  # before the lock: in a child process nobody may be left to open it
         with self._lock:
-            if self._steps is None or self._closing:
-                raise ClosedError("this session is closed: its model was closed, or close() was called")
-            self._cancelled = False
+            steps = self._opened()
             with self._turn:
-                if self._cancelled:
-                    raise CancelledError("the evaluation was cancelled")
-                yield self._steps
+                self._check_not_cancelled()
+                yield steps
+
+    def _opened(self) -> Steps:
+        """The engine; from now on it may be cancelled."""
+        if self._steps is None or self._closing:
+            raise ClosedError("this session is closed: its model was closed, or close() was called")
+        self._cancelled = False
+        return self._steps
+
+    def _check_not_cancelled(self) -> None:
+        if self._cancelled:
+            raise CancelledError("the evaluation was cancelled")
 
     def check_process(self) -> None:
         """Raises ClosedError in a child process."""
@@ -318,8 +330,7 @@ class Context:
         """The steps of a long evaluation, until it is cancelled."""
         first = 0
         while first < len(wanted):
-            if self._cancelled:
-                raise CancelledError("the evaluation was cancelled")
+            self._check_not_cancelled()
             last = min(first + self.n_batch, len(wanted))
             marked = np.flatnonzero(wanted[first:last])
             if self._n_outputs is not None and len(marked) > self._n_outputs:

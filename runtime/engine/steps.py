@@ -25,6 +25,8 @@ _WAYS: dict[Way, int] = {"auto": lib.IQ_STEP_AUTO, "decode": lib.IQ_STEP_DECODE,
 _LONG_STEP_TOKENS = 8
 _CALL_SECONDS = 0.05
 
+_PAUSE_SECONDS = 0.001  # without a step, after which the file is looked at before the next one, too
+
 
 class Batch:
     """The tokens of one step, as the engine reads them.
@@ -61,6 +63,7 @@ class Steps:
         self._one = Batch(np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.bool_))
         self._ops_per_call = 1
         self._call_seconds = 0.0
+        self._checked = 0.0  # when a step of one token last found the file unchanged
 
     def run(self, batch: Batch, out: Floats) -> None:
         """Computes the logits of a batch, float32 ``(number of wanted tokens, n_vocab)``."""
@@ -73,13 +76,15 @@ class Steps:
 
     def run_one(self, token: int, out: Floats) -> None:
         """The same for one token of sequence 0, without making arrays: microseconds count here."""
+        if time.perf_counter() - self._checked > _PAUSE_SECONDS:  # else the check after the last step will do
+            self._program.check_file()
         self._one.replace(token)
-        self._program.check_file()
         if self._ops_per_call >= self._n_op:
-            check(lib.iq_step, self.handle, self._one.native, ffi.cast("float *", ffi.from_buffer(out)))
+            check(lib.iq_step, self.handle, self._one.native, ffi.from_buffer("float[]", out))
         else:
             self._run_in_parts(self._one, out)
         self._program.check_file()
+        self._checked = time.perf_counter()
 
     def trace(self, batch: Batch, ops: Sequence[int], visit: Visit) -> None:
         """Fills the KV cache and shows what goes into chosen operations on the way; computes no logits."""

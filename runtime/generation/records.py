@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from iqrun.sampling import TokenLogprob
 
@@ -39,8 +39,7 @@ class Timings:
         return self.n_generated / self.generate_seconds if self.generate_seconds else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of a generation.
 
     Attributes:

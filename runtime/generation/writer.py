@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from iqrun.generation.records import FinishReason, Step, Timings
 from iqrun.generation.stops import StopFinder
-from iqrun.sampling import Sampler, SamplingOptions, TokenLogprob, token_logprobs
+from iqrun.sampling import Sampler, SamplingOptions, token_logprobs
 
 
 class Decoder(Protocol):
@@ -113,15 +112,17 @@ class Writer:
             self._constraint.accept(token)
         text = "" if ended else self._finder.feed(self._decoder.feed(token))
         self.reason = self._reason(ended, full)
-        logprob, best = self._logprobs(logits, token)
-        return Step(text, token, None, None, logprob, best)
+        if self._n_logprobs is None:
+            return Step(text, token)
+        return Step(text, token, None, None, *token_logprobs(logits, token, self._n_logprobs))
 
     def finish(self, last: Step | None, timings: Timings) -> Step:
         """The last step: what `draw` gave last (None if nothing was drawn), and the text that was held back."""
         step = last or Step("", None)
         rest = "" if self._finder.found else self._finder.feed(self._decoder.flush()) + self._finder.finish()
         complete = None if self._constraint is None else self._constraint.is_complete
-        return replace(step, text=step.text + rest, finish_reason=self.reason, timings=timings, complete=complete)
+        text = step.text + rest
+        return step._replace(text=text, finish_reason=self.reason, timings=timings, complete=complete)
 
     def _reason(self, ended: bool, full: bool) -> FinishReason | None:
         if ended or (self._constraint is not None and self._constraint.is_over):
@@ -131,6 +132,3 @@ class Writer:
         if self.n_drawn == self._max_tokens:
             return "length"
         return "context" if full else None
-
-    def _logprobs(self, logits: npt.NDArray[np.float32], token: int) -> tuple[float | None, tuple[TokenLogprob, ...]]:
-        return (None, ()) if self._n_logprobs is None else token_logprobs(logits, token, self._n_logprobs)

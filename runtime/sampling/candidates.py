@@ -85,7 +85,7 @@ def narrow(candidates: Candidates, steps: Any) -> Candidates:
         steps: pairs of an ``iq_narrow_kind`` and its value; or an ``iq_narrow_step[]``, sooner.
     """
     logits = candidates.logits.astype(np.float64)
-    n = lib.iq_narrow(ffi.from_buffer("double[]", logits, require_writable=True), logits.size, steps, len(steps))
+    n = lib.iq_narrow(ffi.from_buffer("double[]", logits), logits.size, steps, len(steps))
     return Candidates(candidates.ids[:n], logits[:n], True)
 
 
@@ -132,11 +132,9 @@ def top(candidates: Candidates, k: int) -> Candidates:
         return head(candidates, k)
     if candidates.logits.dtype != np.float32 or k > min(len(candidates.ids) // _FEW, _MANY):
         return head(sort(candidates), k)
-    logits = np.ascontiguousarray(candidates.logits)
-    places = np.empty(k, np.int64)
-    n = lib.iq_top_k(
-        ffi.from_buffer("float[]", logits), logits.size, k, ffi.from_buffer("int64_t[]", places, require_writable=True)
-    )
-    chosen = Candidates(candidates.ids[places[:n]], logits[places[:n]], True)
-    best(chosen)
-    return chosen
+    logits, places = np.ascontiguousarray(candidates.logits), np.empty(k, np.int64)
+    n = lib.iq_top_k(ffi.from_buffer("float[]", logits), logits.size, k, ffi.from_buffer("int64_t[]", places))
+    chosen = places[:n]
+    found = Candidates(candidates.ids[chosen], logits[chosen], True)
+    best(found)
+    return found
