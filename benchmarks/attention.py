@@ -76,8 +76,9 @@ def main() -> None:
             synthetic.write_synthetic(path, thin(args.size, args.layers), "Q8_0")
         bandwidth = read_bandwidth(args.threads, 1 << 28)
         print(f"{args.size}, {args.layers} layers, {args.threads} threads, reads {bandwidth / 1e9:.1f} GB/s")
-        print("| KV | depth | decode, us per layer | GB/s | of the read speed | prefill 512, ms per layer | GFLOP/s |")
-        print("|---|---:|---:|---:|---:|---:|---:|")
+        columns = ["KV", "depth", "decode, us per layer", "GB/s", "of the read speed"]
+        columns += [] if args.no_prefill else [f"prefill {N_PREFILL}, ms per layer", "GFLOP/s"]
+        print(f"| {' | '.join(columns)} |\n|---|{'---:|' * (len(columns) - 1)}")
         with iqrun.load(path, n_ctx=64, n_threads=args.threads) as model:
             native = NativeProgram(model.program)
             for kv_type in args.kv_type.split(","):

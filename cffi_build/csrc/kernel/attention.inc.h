@@ -12,6 +12,10 @@
 #define ATTN_ROWS 64 /* query rows that share one reading of K and V */
 #define ATTN_MAX_DIM 512
 
+/* With few registers a block is read in strips of 16 positions or columns, and the core's own prefetching does not see
+ * through the gaps between their lines: each vector that is read asks for one of the block that comes next. */
+enum { MANY_REGISTERS = TILE_TOKENS >= 8, FETCH_AHEAD = !MANY_REGISTERS };
+
 typedef struct {
     float d;
     int32_t bias; /* what a sum of products with biased codes starts from */
@@ -39,6 +43,7 @@ typedef struct {
     const iq_attention_task *task;
     size_t first, n;
     attention_scratch *scratch;
+    const uint8_t *ahead; /* the block to be read next, of keys or values */
 } attention_rows;
 
 static const float lane_numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -49,20 +54,22 @@ static const float lane_numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
 #include "kernel/attention_q8.inc.h"
 
 /* Block `block` of the range, whose first position is `before`. */
-static void attend_block(const attention_rows *rows, size_t block, size_t before, size_t n) {
-    const iq_attention_task *task = rows->task;
+static void attend_block(attention_rows rows, size_t block, size_t before, size_t n) {
+    const iq_attention_task *task = rows.task;
     const uint8_t *k = task->k_blocks[block], *v = task->v_blocks[block];
-    const bool q8 = task->kv_type == IQ_TYPE_Q8_0;
+    const bool q8 = task->kv_type == IQ_TYPE_Q8_0, last = before + n == task->end;
+    rows.ahead = v;
     if (q8) {
-        score_block_q8(rows, k, n);
+        score_block_q8(&rows, k, n);
     } else {
-        score_block_float(rows, k, n);
+        score_block_float(&rows, k, n);
     }
-    soften_block(rows->scratch, task, rows->first, rows->n, before, n);
+    soften_block(rows.scratch, task, rows.first, rows.n, before, n);
+    rows.ahead = last ? k : task->k_blocks[block + 1];
     if (q8) {
-        sum_block_q8(rows, v, n);
+        sum_block_q8(&rows, v, n);
     } else {
-        sum_block_float(rows, v, n);
+        sum_block_float(&rows, v, n);
     }
 }
 
@@ -73,7 +80,7 @@ static void attend_rows(const attention_rows *rows) {
     for (size_t i = 0; i < ATTN_ROWS; i++) scratch->maxima[i] = -INFINITY, scratch->sums[i] = 0.0f;
     memset(task->out + rows->first * task->head_dim, 0, rows->n * task->head_dim * sizeof(float));
     for (size_t at = task->begin; at < task->end; at += IQ_KV_BLOCK) {
-        attend_block(rows, (at - task->begin) / IQ_KV_BLOCK, at, iq_min_size(IQ_KV_BLOCK, task->end - at));
+        attend_block(*rows, (at - task->begin) / IQ_KV_BLOCK, at, iq_min_size(IQ_KV_BLOCK, task->end - at));
     }
     for (size_t i = 0; i < rows->n; i++) {
         task->norms[rows->first + i] = (iq_attention_norm){scratch->maxima[i], scratch->sums[i]};
@@ -82,7 +89,8 @@ static void attend_rows(const attention_rows *rows) {
 
 static void attention(const iq_attention_task *task) {
     for (size_t first = 0; first < task->n_q; first += ATTN_ROWS) {
-        attend_rows(&(attention_rows){task, first, iq_min_size(ATTN_ROWS, task->n_q - first), task->scratch});
+        const size_t n = iq_min_size(ATTN_ROWS, task->n_q - first);
+        attend_rows(&(attention_rows){.task = task, .first = first, .n = n, .scratch = task->scratch});
     }
 }
 

@@ -7,7 +7,7 @@
  * in order, whatever rows share the work. */
 
 /* Registers for sums: 16 of the 32 of AVX-512; elsewhere an f32x16 takes two or four. */
-enum { FMA_ROWS = 4, FMA_VECTORS = TILE_TOKENS >= 8 ? 4 : 1 };
+enum { FMA_ROWS = 4, FMA_VECTORS = MANY_REGISTERS ? 4 : 1 };
 
 /* c[r][16 v ...] = sum_k a[r][k] * b[v][k][...], added to scale[r] * c if scale is given. */
 typedef struct {
@@ -19,6 +19,7 @@ typedef struct {
     float *c;
     size_t c_stride, c_cols; /* the last vector may be a part of one */
     const float *scale;
+    const uint8_t *ahead; /* as in attention_rows */
 } fma_task;
 
 IQ_INLINE f32x16 kv_vector(const uint8_t *b, size_t i, const bool f16) {
@@ -43,6 +44,7 @@ IQ_INLINE void fma_tile(const fma_task *t, const bool F16, const size_t R, const
     const uint8_t *b = t->b + v * t->b_vector * (F16 ? 2 : 4);
     for (size_t k = 0; k < t->n_k; k++) {
         f32x16 x[FMA_VECTORS];
+        if (FETCH_AHEAD && F16 && r == 0) PREFETCH(t->ahead + 32 * (v * t->n_k + k));
         for (size_t j = 0; j < V; j++) x[j] = kv_vector(b, j * t->b_vector + k * t->b_k, F16);
         for (size_t i = 0; i < R; i++) {
             const f32x16 y = f32x16_set1(a[i * t->a_stride + k]);
@@ -99,7 +101,8 @@ static void score_block_float(const attention_rows *rows, const uint8_t *k_block
                         .n_k = task->head_dim,
                         .c = rows->scratch->scores[0],
                         .c_stride = IQ_KV_BLOCK,
-                        .c_cols = iq_round_up(n, 16)},
+                        .c_cols = iq_round_up(n, 16),
+                        .ahead = rows->ahead},
             task->kv_type, IQ_KV_BLOCK * task->head_dim, rows->scratch->widened);
 }
 
@@ -116,6 +119,7 @@ static void sum_block_float(const attention_rows *rows, const uint8_t *v_block, 
                         .c = task->out + rows->first * task->head_dim,
                         .c_stride = task->head_dim,
                         .c_cols = task->head_dim,
-                        .scale = rows->scratch->factor},
+                        .scale = rows->scratch->factor,
+                        .ahead = rows->ahead},
             task->kv_type, n * wide, rows->scratch->widened);
 }

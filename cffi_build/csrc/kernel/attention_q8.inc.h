@@ -8,7 +8,7 @@
  * Integer sums are exact, and each belongs to one row: a row's result does not depend on what shares the work. */
 
 /* As many sums as registers hold. */
-enum { Q8_ROWS = 4, Q8_SUM_ROWS = TILE_TOKENS >= 8 ? 8 : 4, Q8_VECTORS = TILE_TOKENS >= 8 ? 2 : 1 };
+enum { Q8_ROWS = 4, Q8_SUM_ROWS = MANY_REGISTERS ? 8 : 4, Q8_VECTORS = MANY_REGISTERS ? 2 : 1 };
 
 IQ_INLINE size_t q8_units(const attention_rows *rows) {
     return (rows->task->head_dim + IQ_KV_COLUMNS - 1) / IQ_KV_COLUMNS;
@@ -47,6 +47,7 @@ IQ_INLINE void q8_score_tile(const attention_rows *rows, const uint8_t *k_block,
             for (size_t j = 0; j < V; j++) sum[i][j] = i32x16_set1(rows->scratch->queries[r + i][b].bias);
         }
         for (size_t c = 0; c < 8; c++) {
+            if (FETCH_AHEAD && r == 0) PREFETCH(rows->ahead + b * IQ_KV_UNIT + 64 * (8 * v + c));
             kv_codes k[Q8_VECTORS];
             for (size_t j = 0; j < V; j++) k[j] = kv_load_k(codes + 4 * IQ_KV_BLOCK * c + 64 * j);
             for (size_t i = 0; i < R; i++) {
@@ -143,6 +144,7 @@ IQ_INLINE void q8_sum_tile(const attention_rows *rows, const uint8_t *unit, size
     const uint8_t *codes = unit + IQ_KV_CODES + 32 * v;
     const int16_t *w = rows->scratch->weights[r];
     for (size_t p = 0; p < n; p += 2, codes += 2 * IQ_KV_COLUMNS) {
+        if (FETCH_AHEAD && r == 0) PREFETCH(rows->ahead + b * IQ_KV_UNIT + 32 * (32 * v + p / 2));
         kv_pairs x[Q8_VECTORS];
         for (size_t j = 0; j < V; j++) x[j] = kv_load_v(codes + 32 * j);
         for (size_t i = 0; i < R; i++) {
