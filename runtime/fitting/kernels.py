@@ -31,7 +31,7 @@ _N_COLS = 4096
 _N_MADE = 32  # rows that are encoded; the rest repeats them
 _MATRIX_BYTES = 128 << 20  # larger than the caches of most machines: what is measured is reading and computing
 _FREE_PART = 4  # at most a quarter of the memory that is free
-_SECONDS = 2.0  # for all types together: memory is not equally fast at all times
+_SECONDS = 3.0  # for all types together: memory is not equally fast at all times
 _N_PASSES = 3  # of a type in a row
 _SMALL = Size(n_embd=256, n_layer=16, n_head=4, n_head_kv=2, n_ff=256, n_vocab=512, tied=True)  # all of it in caches
 _N_STEPS = 48
