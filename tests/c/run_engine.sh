@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds and runs the C tests of the formats, the engine and the float kernels: with the address and undefined-behaviour
-# sanitizers, with the thread sanitizer and, where qemu-aarch64 and its compiler are installed, as a Raspberry Pi.
+# Builds and runs the C tests of the formats, the engine, the float kernels and the samplers: with the address and
+# undefined-behaviour sanitizers, with the thread sanitizer and, where qemu-aarch64 and its compiler are installed, as a
+# Raspberry Pi.
 #
 #   tests/c/run_engine.sh [BUILD_FOLDER]
 #
@@ -15,7 +16,7 @@ mkdir -p "$build"
 build=$(cd "$build" && pwd)
 cd "$root/cffi_build/csrc"
 flags=(-std=c11 -O1 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -pthread -I. -I"$root/cffi_build/include")
-small=(base/*.c format/*.c isa/*.c engine/*.c)
+small=(base/*.c format/*.c isa/*.c engine/*.c sampling/*.c)
 for file in kernel/*.c; do [[ $file == kernel/kernel_* ]] || small+=("$file"); done
 failures=0
 
@@ -28,7 +29,7 @@ compile_kernels() { # NAME COMPILER
 run_tests() {
     local kernels=$1 compiler=$2 launcher=$3
     shift 3
-    for test in test_formats test_engine test_stream test_float_kernels; do
+    for test in test_formats test_engine test_stream test_float_kernels test_sampling; do
         echo "== $test: $compiler $* $launcher"
         "$compiler" "${flags[@]}" "$@" "${small[@]}" "$build/$kernels"/*.o "$root/tests/c/$test.c" -o "$build/$test" -lm
         # shellcheck disable=SC2086  # the launcher is a command with its options
