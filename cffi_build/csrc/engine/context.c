@@ -49,7 +49,7 @@ static void allocate_threads(iq_context *c, const iq_program *p, iq_memory *m, c
     const uint64_t n_float = n_query * p->max_head_dim;
     iq_thread_memory *threads = iq_memory_take(m, params->n_threads, sizeof *threads);
     for (uint32_t i = 0; i < params->n_threads; i++) {
-        iq_thread_memory t;
+        iq_thread_memory t = {.packed = {0}};
         t.scratch = iq_memory_take(m, IQ_SCRATCH_BYTES, 1);
         t.temp = iq_memory_take(m, IQ_TEMP_FLOATS, sizeof *t.temp);
         t.n_visible = iq_memory_take(m, n_query, sizeof *t.n_visible);

@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     const iq_stage *stage;
     const iq_op *op;
+    uint64_t number;          /* of all stages that this context has run; from 1 on */
     uint32_t n_rows;          /* rows of the stage's buffers */
     uint32_t units_per_chunk; /* rows (row-wise stages), weight rows (matmul), tile-and-head units (attention) */
     uint32_t n_units;
@@ -60,8 +61,16 @@ typedef struct {
     uint32_t n_tasks, n_ranges;                 /* attention: tile-and-head parts; ranges that each is split into */
 } iq_stage_run;
 
+/* Which activations a matmul left in the scratch memory, in the form that its kernel gives them. */
 typedef struct {
-    uint8_t *scratch;      /* IQ_SCRATCH_BYTES for kernels */
+    uint64_t stage; /* iq_stage_run.number */
+    const iq_format_kernels *kernels;
+    uint32_t first_token, n_tokens;
+} iq_packed_x;
+
+typedef struct {
+    alignas(64) uint8_t *scratch; /* IQ_SCRATCH_BYTES for kernels */
+    iq_packed_x packed;
     float *temp;           /* IQ_TEMP_FLOATS */
     uint32_t *n_visible;   /* per query row of a tile; so are the next */
     float *queries;        /* gathered, if they have no common stride */

@@ -3,6 +3,7 @@
 uint32_t iq_stage_prepare(iq_context *context, const iq_stage *stage) {
     iq_stage_run *run = &context->run;
     run->stage = stage;
+    run->number++;
     run->op = &context->program->ops[stage->op];
     run->n_rows = stage->kind == IQ_STAGE_KV_STORE ? context->batch.n_tokens : iq_domain_rows(context, stage->buffer);
     if (run->n_rows == 0) return 0;

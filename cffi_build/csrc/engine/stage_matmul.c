@@ -136,6 +136,15 @@ static iq_matmul_shape shape_of(const iq_context *c, int32_t buffer) {
     return c->batch.way == IQ_STEP_PREFILL && !outputs ? IQ_SHAPE_MANY : IQ_SHAPE_FEW;
 }
 
+/* Tells whether the thread's scratch memory holds the tokens of the part already, as a kernel wants them; it will. */
+static bool packed_before(iq_context *c, const matmul_part *part, const iq_format_kernels *kernels, uint32_t thread) {
+    iq_packed_x *last = &c->threads[thread].packed;
+    const bool same = last->stage == c->run.number && last->kernels == kernels &&
+                      last->first_token == part->first_token && last->n_tokens == part->n_tokens;
+    *last = (iq_packed_x){c->run.number, kernels, part->first_token, part->n_tokens};
+    return same;
+}
+
 /* y[token][row] of the part, from weight `slot` of the op, with its bias. */
 static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, float *y, size_t y_stride, bool add,
                      uint32_t thread) {
@@ -153,6 +162,7 @@ static void multiply(iq_context *c, const matmul_part *part, uint32_t slot, floa
         .y = y,
         .y_stride = y_stride,
         .scratch = c->threads[thread].scratch,
+        .packed = packed_before(c, part, w->kernels, thread),
         .add = add,
         .shape = shape_of(c, op->src[0]),
     });

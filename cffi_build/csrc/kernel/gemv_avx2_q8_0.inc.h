@@ -60,7 +60,7 @@ IQ_INLINE void q8_0_row(const iq_matmul_task *task, size_t row, const q8_0_x *x,
 IQ_INLINE void q8_0_tokens(const iq_matmul_task *task, size_t first, int n_tokens) {
     const size_t n_superblocks = (task->n_cols + IQ_SUPERBLOCK - 1) / IQ_SUPERBLOCK;
     q8_0_x *x = task->scratch;
-    for (int t = 0; t < n_tokens; t++) {
+    for (int t = 0; t < n_tokens && !gemv_packed(task, n_tokens); t++) {
         const uint8_t *from = (const uint8_t *)task->x + (first + (size_t)t) * task->x_stride;
         q8_0_x *to = x + (size_t)t * n_superblocks;
         for (size_t i = 0; i < n_superblocks; i++) q8_0_pack_x((const iq_q8_block *)from + i, to + i);

@@ -124,12 +124,18 @@ IQ_INLINE void gemv_ints_row(const unpacker f, const int_unpacker g, const iq_ma
     }
 }
 
+/* Whether the scratch memory already holds the activations of n_tokens tokens: with one group of tokens, those of the
+ * task before. */
+IQ_INLINE bool gemv_packed(const iq_matmul_task *task, int n_tokens) {
+    return task->packed && (size_t)n_tokens == task->n_tokens;
+}
+
 /* n_tokens from token `first` on; a constant of each instance */
 IQ_INLINE void gemv_ints_tokens(const unpacker f, const int_unpacker g, const iq_matmul_task *task, size_t first,
                                 int n_tokens) {
     const size_t n_superblocks = task->n_cols / IQ_SUPERBLOCK;
     gemv_x *x = task->scratch;
-    for (int t = 0; t < n_tokens; t++) {
+    for (int t = 0; t < n_tokens && !gemv_packed(task, n_tokens); t++) {
         const uint8_t *from = (const uint8_t *)task->x + (first + (size_t)t) * task->x_stride;
         for (size_t i = 0; i < n_superblocks; i++) {
             gemv_pack_x((const iq_q8_block *)from + i, f.order, g, x + (size_t)t * n_superblocks + i);

@@ -56,6 +56,7 @@ typedef struct {
     float *y;
     size_t y_stride;     /* floats from one token to the next */
     void *scratch;
+    bool packed;         /* scratch is as the last task with the same type, columns, x and n_tokens left it */
     bool add;
     iq_matmul_shape shape;
 } iq_matmul_task;
