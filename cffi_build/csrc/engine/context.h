@@ -55,6 +55,7 @@ typedef struct {
     uint32_t units_per_chunk; /* rows (row-wise stages), weight rows (matmul), tile-and-head units (attention) */
     uint32_t n_units;
     uint32_t tokens_per_tile, n_tiles;          /* matmul: tokens that one chunk multiplies; streamed: all */
+    bool in_bands;                              /* matmul: chunks have rows of a matrix's first half and of its second */
     uint32_t chunks_per_tile;                   /* matmul */
     uint32_t first_chunk[IQ_OP_SLOTS + 1];      /* matmul: where the chunks of each weight start in a tile */
     uint32_t heads_per_unit, units_per_kv_head; /* attention */

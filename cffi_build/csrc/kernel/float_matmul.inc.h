@@ -112,6 +112,13 @@ IQ_INLINE void float_matmul(const float_weights w, const iq_matmul_task *task) {
     }
 }
 
-static void matmul_f32(const iq_matmul_task *task) { float_matmul((float_weights){4, f32v_load}, task); }
-static void matmul_f16(const iq_matmul_task *task) { float_matmul((float_weights){2, f32v_load_f16}, task); }
-static void matmul_bf16(const iq_matmul_task *task) { float_matmul((float_weights){2, f32v_load_bf16}, task); }
+#define DEFINE_FLOAT_MATMUL(name, bytes, load)                                                                         \
+    static void matmul_##name(const iq_matmul_task *task) {                                                            \
+        if (task->n_more > 0)                                                                                          \
+            each_band(task, matmul_##name);                                                                            \
+        else                                                                                                           \
+            float_matmul((float_weights){bytes, load}, task);                                                          \
+    }
+DEFINE_FLOAT_MATMUL(f32, 4, f32v_load)
+DEFINE_FLOAT_MATMUL(f16, 2, f32v_load_f16)
+DEFINE_FLOAT_MATMUL(bf16, 2, f32v_load_bf16)

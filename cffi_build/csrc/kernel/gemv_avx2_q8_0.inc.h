@@ -21,30 +21,36 @@ IQ_INLINE void q8_0_pack_x(const iq_q8_block *b, q8_0_x *out) {
     out->negative = _mm256_mul_ps(out->d, _mm256_loadu_ps(negative));
 }
 
-/* 8 blocks of a row times n_tokens tokens; two sums per token, or one would wait for the other */
-IQ_INLINE void q8_0_superblock(const uint8_t *blocks, const q8_0_x *x, size_t x_stride, int n_tokens,
-                               __m256 (*sums)[2]) {
+/* The sums of four vectors' dwords in either half, side by side */
+IQ_INLINE __m256i sums_of_4(const __m256i *v) {
+    const __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+    const __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+/* 8 blocks of a row times n_tokens tokens */
+IQ_INLINE void q8_0_superblock(const uint8_t *blocks, const q8_0_x *x, size_t x_stride, int n_tokens, __m256 *sums) {
     const __m256 d = gather8_f16(blocks, sizeof(block_q8_0));
     for (int t = 0; t < n_tokens; t++, x += x_stride) {
-        float scales[8];
-        _mm256_storeu_ps(scales, _mm256_mul_ps(d, x->d));
-        sums[t][0] = _mm256_fmadd_ps(d, x->negative, sums[t][0]);
+        __m256i dots[8];
         for (int i = 0; i < 8; i++) {
             const __m256i codes = load32(blocks + sizeof(block_q8_0) * (size_t)i + offsetof(block_q8_0, qs));
-            const __m256 dots = _mm256_cvtepi32_ps(dot_u7(x->absolute[i], _mm256_xor_si256(codes, x->flip[i])));
-            sums[t][i % 2] = _mm256_fmadd_ps(dots, _mm256_broadcast_ss(&scales[i]), sums[t][i % 2]);
+            dots[i] = dot_u7(x->absolute[i], _mm256_xor_si256(codes, x->flip[i]));
         }
+        const __m256i low = sums_of_4(dots), high = sums_of_4(dots + 4);
+        const __m256i all = _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                                             _mm256_permute2x128_si256(low, high, 0x31));
+        sums[t] = _mm256_fmadd_ps(d, _mm256_fmadd_ps(_mm256_cvtepi32_ps(all), x->d, x->negative), sums[t]);
     }
 }
 
-IQ_INLINE void q8_0_row(const iq_matmul_task *task, size_t row, const q8_0_x *x, size_t x_stride, int n_tokens,
-                        float *y) {
+IQ_INLINE void q8_0_row(const iq_matmul_task *task, matmul_row row, const q8_0_x *x, size_t x_stride, size_t first,
+                        int n_tokens) {
     enum { SUPERBLOCK = 8 * sizeof(block_q8_0) };
-    const uint8_t *blocks = task->rows + row * task->row_bytes, *end = blocks + task->row_bytes;
-    __m256 sums[GEMV_TOKENS][2];
-    for (int t = 0; t < n_tokens; t++) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
+    const uint8_t *blocks = row.start, *end = blocks + task->row_bytes;
+    __m256 sums[GEMV_TOKENS];
+    for (int t = 0; t < n_tokens; t++) sums[t] = _mm256_setzero_ps();
     for (; end - blocks >= SUPERBLOCK; blocks += SUPERBLOCK, x++) {
-        for (size_t line = 0; line < SUPERBLOCK; line += 64) PREFETCH(blocks + PREFETCH_BYTES + line);
         q8_0_superblock(blocks, x, x_stride, n_tokens, sums);
     }
     if (blocks < end) { /* the last superblock is not whole */
@@ -52,9 +58,7 @@ IQ_INLINE void q8_0_row(const iq_matmul_task *task, size_t row, const q8_0_x *x,
         memcpy(padded, blocks, (size_t)(end - blocks));
         q8_0_superblock(padded, x, x_stride, n_tokens, sums);
     }
-    for (int t = 0; t < n_tokens; t++) {
-        gemv_put(task, y + (size_t)t * task->y_stride + row, _mm256_add_ps(sums[t][0], sums[t][1]));
-    }
+    for (int t = 0; t < n_tokens; t++) gemv_put(task, row, first + (size_t)t, sums[t]);
 }
 
 IQ_INLINE void q8_0_tokens(const iq_matmul_task *task, size_t first, int n_tokens) {
@@ -65,8 +69,9 @@ IQ_INLINE void q8_0_tokens(const iq_matmul_task *task, size_t first, int n_token
         q8_0_x *to = x + (size_t)t * n_superblocks;
         for (size_t i = 0; i < n_superblocks; i++) q8_0_pack_x((const iq_q8_block *)from + i, to + i);
     }
-    float *y = task->y + first * task->y_stride;
-    for (size_t row = 0; row < task->n_rows; row++) q8_0_row(task, row, x, n_superblocks, n_tokens, y);
+    for (size_t i = 0; i < task->n_rows + task->n_more; i++) {
+        q8_0_row(task, row_in_turn(task, i), x, n_superblocks, first, n_tokens);
+    }
 }
 
 IQ_INLINE void gemv_q8_0(const iq_matmul_task *task) {

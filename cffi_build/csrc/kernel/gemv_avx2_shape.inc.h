@@ -104,23 +104,25 @@ IQ_INLINE void pack_d(const iq_q8_block *b, const uint8_t slot[IQ_SLOTS], __m256
         }                                                                                                              \
     }
 
-IQ_INLINE void gemv_put(const iq_matmul_task *task, float *y, __m256 sums) {
+/* The result of a row and the token of that number */
+IQ_INLINE void gemv_put(const iq_matmul_task *task, matmul_row row, size_t token, __m256 sums) {
+    float *y = row.y + token * row.y_stride;
     const float sum = f32v_reduce_add(sums);
     *y = task->add ? *y + sum : sum;
 }
 
-IQ_INLINE void gemv_ints_row(const unpacker f, const int_unpacker g, const iq_matmul_task *task, size_t row,
-                             const gemv_x *x, size_t n_superblocks, int n_tokens, float *y) {
-    const uint8_t *start = task->rows + row * task->row_bytes, *block = start + f.row_meta_bytes;
+IQ_INLINE void gemv_ints_row(const unpacker f, const int_unpacker g, const iq_matmul_task *task, matmul_row row,
+                             const gemv_x *x, size_t n_superblocks, size_t first, int n_tokens) {
+    const uint8_t *block = row.start + f.row_meta_bytes;
     __m256 sums[GEMV_TOKENS];
     for (int t = 0; t < n_tokens; t++) sums[t] = _mm256_setzero_ps();
     for (size_t i = 0; i < n_superblocks; i++, block += f.superblock_bytes) {
-        for (size_t line = 0; line < f.superblock_bytes; line += 64) PREFETCH(block + PREFETCH_BYTES + line);
+        prefetch_ahead(block, f.superblock_bytes);
         gemv_ints_superblock(f, g, block, x + i, n_superblocks, n_tokens, sums);
     }
     for (int t = 0; t < n_tokens; t++) {
-        if (f.row_meta_bytes) sums[t] = _mm256_mul_ps(sums[t], f.row_scale(start).v[0]);
-        gemv_put(task, y + (size_t)t * task->y_stride + row, sums[t]);
+        if (f.row_meta_bytes) sums[t] = _mm256_mul_ps(sums[t], f.row_scale(row.start).v[0]);
+        gemv_put(task, row, first + (size_t)t, sums[t]);
     }
 }
 
@@ -141,8 +143,9 @@ IQ_INLINE void gemv_ints_tokens(const unpacker f, const int_unpacker g, const iq
             gemv_pack_x((const iq_q8_block *)from + i, f.order, g, x + (size_t)t * n_superblocks + i);
         }
     }
-    float *y = task->y + first * task->y_stride;
-    for (size_t row = 0; row < task->n_rows; row++) gemv_ints_row(f, g, task, row, x, n_superblocks, n_tokens, y);
+    for (size_t i = 0; i < task->n_rows + task->n_more; i++) {
+        gemv_ints_row(f, g, task, row_in_turn(task, i), x, n_superblocks, first, n_tokens);
+    }
 }
 
 /* Where not even one token's activations fit into the scratch memory, the other shape serves. */

@@ -120,13 +120,12 @@ IQ_INLINE void gemv_superblock(const unpacker f, const uint8_t *const *blocks, c
     }
 }
 
-IQ_INLINE void gemv_rows(const unpacker f, const iq_matmul_task *task, size_t row, int n_rows, const uint8_t *x,
-                         int n_tokens, float32x4_t *sums) {
+IQ_INLINE void gemv_rows(const unpacker f, const iq_matmul_task *task, const matmul_row *rows, int n_rows,
+                         const uint8_t *x, int n_tokens, float32x4_t *sums) {
     const uint8_t *blocks[GEMV_ROWS];
     f32x16 row_scales[GEMV_ROWS];
     for (int r = 0; r < n_rows; r++) {
-        const uint8_t *start = task->rows + (row + (size_t)r) * task->row_bytes;
-        row_scales[r] = f.row_scale(start), blocks[r] = start + f.row_meta_bytes;
+        row_scales[r] = f.row_scale(rows[r].start), blocks[r] = rows[r].start + f.row_meta_bytes;
     }
     for (int i = 0; i < n_rows * n_tokens; i++) sums[i] = vdupq_n_f32(0.0f);
     size_t left = task->row_bytes - f.row_meta_bytes;
@@ -141,24 +140,29 @@ IQ_INLINE void gemv_rows(const unpacker f, const iq_matmul_task *task, size_t ro
     }
 }
 
-IQ_INLINE void gemv_store(float *y, bool add, float32x4_t sums) {
+IQ_INLINE void gemv_store(const iq_matmul_task *task, matmul_row row, size_t token, float32x4_t sums) {
+    float *y = row.y + token * row.y_stride;
     const float sum = vaddvq_f32(sums);
-    *y = add ? *y + sum : sum;
+    *y = task->add ? *y + sum : sum;
 }
 
-/* Tokens [first, first + n_tokens) of all rows; n_tokens is a constant of each instance. */
+/* Tokens [first, first + n_tokens) of all rows; n_tokens is a constant of each instance. Rows are taken in the turn of
+ * their bands, so that two at a time are one of each. */
 IQ_INLINE void gemv_tokens(const unpacker f, const iq_matmul_task *task, size_t first, int n_tokens) {
     const uint8_t *x = (const uint8_t *)task->x + first * task->x_stride;
-    float *y = task->y + first * task->y_stride;
+    const size_t n_rows = task->n_rows + task->n_more;
     float32x4_t sums[GEMV_TOKENS];
-    size_t row = 0;
-    for (; n_tokens == 1 && task->n_rows - row >= GEMV_ROWS; row += GEMV_ROWS) {
-        gemv_rows(f, task, row, GEMV_ROWS, x, 1, sums);
-        for (int r = 0; r < GEMV_ROWS; r++) gemv_store(y + row + (size_t)r, task->add, sums[r]);
+    size_t i = 0;
+    for (; n_tokens == 1 && n_rows - i >= GEMV_ROWS; i += GEMV_ROWS) {
+        matmul_row rows[GEMV_ROWS];
+        for (size_t r = 0; r < GEMV_ROWS; r++) rows[r] = row_in_turn(task, i + r);
+        gemv_rows(f, task, rows, GEMV_ROWS, x, 1, sums);
+        for (int r = 0; r < GEMV_ROWS; r++) gemv_store(task, rows[r], first, sums[r]);
     }
-    for (; row < task->n_rows; row++) {
-        gemv_rows(f, task, row, 1, x, n_tokens, sums);
-        for (int t = 0; t < n_tokens; t++) gemv_store(y + row + (size_t)t * task->y_stride, task->add, sums[t]);
+    for (; i < n_rows; i++) {
+        const matmul_row row = row_in_turn(task, i);
+        gemv_rows(f, task, &row, 1, x, n_tokens, sums);
+        for (int t = 0; t < n_tokens; t++) gemv_store(task, row, first + (size_t)t, sums[t]);
     }
 }
 

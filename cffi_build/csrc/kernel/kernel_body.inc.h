@@ -9,6 +9,7 @@
 #define PREFETCH(p) ((void)(p))
 #endif
 
+#include "kernel/bands.inc.h"
 #include "kernel/unpack.inc.h"
 
 #define MAX_SMALL_SUPERBLOCK (SMALL_BLOCKS * sizeof(block_q8_0))
@@ -69,7 +70,10 @@ IQ_INLINE bool few_tokens(const iq_matmul_task *task) {
 
 #define DEFINE_MATMUL(id, name)                                                                                        \
     static void matmul_##name(const iq_matmul_task *task) {                                                            \
-        if (few_tokens(task))                                                                                          \
+        const bool few = few_tokens(task);                                                                             \
+        if (task->n_more > 0 && !few)                                                                                  \
+            each_band(task, matmul_##name);                                                                            \
+        else if (few)                                                                                                  \
             GEMV(name, task);                                                                                          \
         else                                                                                                           \
             gemm_shape(unpacker_##name, task);                                                                         \

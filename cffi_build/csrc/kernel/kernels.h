@@ -55,6 +55,11 @@ typedef struct {
     size_t n_tokens;
     float *y;
     size_t y_stride;     /* floats from one token to the next */
+    /* A second band of n_more <= n_rows rows and their results, or 0: few tokens take the rows of both in turn, since a
+     * thread reads memory faster from two places than from one. */
+    const uint8_t *more_rows;
+    float *more_y;
+    size_t n_more, more_y_stride;
     void *scratch;
     bool packed;         /* scratch is as the last task with the same type, columns, x and n_tokens left it */
     bool add;
