@@ -1,10 +1,10 @@
 /* Whether used weights leave the caches before others are read to where they lie.
  *
  * The disk of a virtual machine is often a thread of its host that copies. On a core that shares its cache with ours it
- * copies fastest over lines that are still there. On any other core each of them must first be taken from our cache, and
- * lines that are in no cache are overwritten half as fast again. The host moves that thread every few seconds and tells
- * nobody, so steps are timed both ways, and the faster one is kept until the next trial. A disk that does not copy costs
- * its trials nothing but the evicting.
+ * copies fastest over lines that are still there. From any other core each must first be taken out of our cache, and
+ * lines that are in no cache are overwritten 1.4 times as fast. Which it is changes every few seconds and nobody tells,
+ * so steps are timed both ways, and the faster one is kept until the next trial. Where a disk does not copy, the trials
+ * cost the time of evicting and no more.
  */
 #ifndef IQ_ENGINE_STREAM_EVICT_H
 #define IQ_ENGINE_STREAM_EVICT_H
