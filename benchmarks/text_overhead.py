@@ -1,8 +1,8 @@
 """What does a token cost beside the engine's work: sampling, text, Python?
 
 The engine alone (tokens known beforehand, as `iqrun bench` counts them) and `Model.generate`, of which streams and
-chats are made, take turns over the same positions, with the default samplers and with temperature 0. Then the default
-samplers alone, on random logits.
+chats are made, take turns over the same positions, with the default samplers and with temperature 0: medians of what
+each turn gives. Then the default samplers alone, on random logits.
 
     python benchmarks/text_overhead.py model.gguf [-n 128] [-r 9] [-t 2]
 """
@@ -77,11 +77,11 @@ def main() -> None:
         for _ in range(args.runs):
             for name, way in ways.items():
                 seconds[name].append(way())
-    engine = median(seconds["engine"])
     print("| | us per token | beside the engine | of its speed |\n|---|---:|---:|---:|")
     for name, values in seconds.items():
-        spent = median(values)
-        print(f"| {name} | {1e6 * spent:.0f} | {1e6 * (spent - engine):.0f} | {engine / spent:.0%} |")
+        turns = list(zip(values, seconds["engine"], strict=True))
+        beside, share = median(spent - engine for spent, engine in turns), median(engine / spent for spent, engine in turns)
+        print(f"| {name} | {1e6 * median(values):.0f} | {1e6 * beside:.0f} | {share:.0%} |")
     print("\n| default samplers, tokens in the vocabulary | ms per token |\n|---:|---:|")
     for n_vocab in VOCABULARIES:
         print(f"| {n_vocab} | {1e3 * sampler_seconds(n_vocab):.3f} |")

@@ -95,7 +95,7 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, Command]:
         description="Quantize language models to the IQ*_K types and run them on CPUs.",
         epilog="Start with: iqrun demo",
     )
-    parser.add_argument("--version", action="version", version=f"iqrun {_version()}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if not word.startswith("-")), "")
     modules: dict[str, Command] = {}
@@ -142,13 +142,18 @@ def _accept_all_text() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+class _ShowVersion(argparse.Action):
+    """Looks the version up only when it is asked for: that takes 20 ms, which every command would wait for."""
 
-    try:
-        return version("iqrun")
-    except PackageNotFoundError:
-        return "(not installed)"
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("iqrun")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        print(f"iqrun {found}")
+        parser.exit()
 
 
 def _os_message(error: OSError) -> str:
