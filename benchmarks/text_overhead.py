@@ -80,7 +80,8 @@ def main() -> None:
     print("| | us per token | beside the engine | of its speed |\n|---|---:|---:|---:|")
     for name, values in seconds.items():
         turns = list(zip(values, seconds["engine"], strict=True))
-        beside, share = median(spent - engine for spent, engine in turns), median(engine / spent for spent, engine in turns)
+        beside = median(spent - engine for spent, engine in turns)
+        share = median(engine / spent for spent, engine in turns)
         print(f"| {name} | {1e6 * median(values):.0f} | {1e6 * beside:.0f} | {share:.0%} |")
     print("\n| default samplers, tokens in the vocabulary | ms per token |\n|---:|---:|")
     for n_vocab in VOCABULARIES:
