@@ -12,7 +12,7 @@ IQ_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,f
 #define KERNEL_ISA "avx512"
 #define KERNELS iq_kernels_avx512
 #define GEMV_TOKENS 4
-#define FEW_TOKENS 8 /* above, unpacking tiles is cheaper */
+#define FEW_TOKENS 7 /* above, unpacking tiles is cheaper */
 #define SHARE_PANELS
 #define FLOAT_ROWS 6
 #define FLOAT_TOKENS 4
