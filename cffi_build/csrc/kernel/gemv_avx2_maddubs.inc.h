@@ -1,43 +1,33 @@
 /* One superblock of gemv_avx2_shape.inc.h by vpmaddubsw: a sub-block's scale is multiplied where the products are added
  * up, by vpmaddwd, and floats come in once per 32 columns. Of CODES_U6 the int16 sums of two products can be added to two
- * more. CODES_SIGNED are multiplied with |q|, flipped where q < 0; ~code is -code - 1, gemv_x.negative takes it back. */
+ * more. CODES_SIGNED take the sign of q and are multiplied with |q|: exact, since they are above -128. Both are made of q each
+ * time: with |q| and a mask stored, the activations of 8192 columns would not stay in the first-level cache. */
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
 
 /* A superblock of activations in the order of the vectors */
 typedef struct {
-    __m256i q[8];    /* or |q| (CODES_SIGNED) */
-    __m256i flip[8]; /* CODES_SIGNED: bytes of ones where q < 0 */
+    __m256i q[8];
     __m256i sums;     /* int16: of each 16 q, times int_unpacker.shift */
-    __m256i negative; /* CODES_SIGNED, int16: of each 16 |q| with q < 0 */
     __m256 d;         /* scales of the 32-blocks in their order ... */
     __m256 pair_d[4]; /* ... and of each pair, one in either half */
 } gemv_x;
 
 IQ_INLINE void gemv_pack_x(const iq_q8_block *b, iq_slot_order order, const int_unpacker g, gemv_x *out) {
-    const code_kind kind = g.kind;
     uint8_t slot[IQ_SLOTS];
     vector_slots(order, g.order, slot);
     const __m256i ones = _mm256_set1_epi8(1);
-    __m256i dots[8], absolute[8];
+    __m256i dots[8];
     for (int i = 0; i < 8; i++) {
         const __m256i q = load16_pair(b->q + 16 * slot[i], b->q + 16 * slot[8 + i]);
         out->q[i] = q;
         dots[i] = dot_u7(ones, q);
-        if (kind != CODES_SIGNED) continue;
-        out->q[i] = _mm256_abs_epi8(q);
-        out->flip[i] = _mm256_cmpgt_epi8(_mm256_setzero_si256(), q);
-        absolute[i] = dot_u7(out->q[i], ones);
     }
     for (int i = 0; i < 8; i += 2) {
         const code_pair q = mix((code_pair){out->q[i], out->q[i + 1]}, g.mixed);
-        const code_pair flip = mix((code_pair){out->flip[i], out->flip[i + 1]}, g.mixed);
         out->q[i] = q.x, out->q[i + 1] = q.y;
-        if (kind == CODES_SIGNED) out->flip[i] = flip.x, out->flip[i + 1] = flip.y;
     }
-    out->sums = sums16(dots);
-    if (kind == CODES_SIGNED) out->negative = _mm256_srai_epi16(_mm256_sub_epi16(sums16(absolute), out->sums), 1);
-    out->sums = _mm256_mullo_epi16(out->sums, _mm256_set1_epi16((short)g.shift));
+    out->sums = _mm256_mullo_epi16(sums16(dots), _mm256_set1_epi16((short)g.shift));
     pack_d(b, slot, &out->d, out->pair_d);
 }
 
@@ -50,7 +40,7 @@ IQ_INLINE __m256i spread_word(__m256i a, int i) {
 
 IQ_INLINE __m256i gemv_products(code_kind kind, __m256i codes, const gemv_x *x, int i) {
     if (kind != CODES_SIGNED) return _mm256_maddubs_epi16(codes, x->q[i]);
-    return _mm256_maddubs_epi16(x->q[i], _mm256_xor_si256(codes, x->flip[i]));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(x->q[i]), _mm256_sign_epi8(codes, x->q[i]));
 }
 
 /* Dwords that add up to scale * code * q over pair b; each below 2^24 in size. */
@@ -64,10 +54,8 @@ IQ_INLINE __m256i pair_sums(const int_unpacker f, code_pair codes, const gemv_x 
 }
 
 /* The sums over constants */
-IQ_INLINE __m256 constant_sums(const int_unpacker f, int_scales s, const gemv_x *x) {
-    __m256i sums = _mm256_madd_epi16(s.offset, x->sums);
-    if (f.kind == CODES_SIGNED) sums = _mm256_add_epi32(sums, _mm256_madd_epi16(s.scale, x->negative));
-    return _mm256_cvtepi32_ps(sums);
+IQ_INLINE __m256 constant_sums(int_scales s, const gemv_x *x) {
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(s.offset, x->sums));
 }
 
 /* One superblock of a row times n_tokens tokens */
@@ -86,7 +74,7 @@ IQ_INLINE void gemv_ints_superblock(const unpacker f, const int_unpacker g, cons
     }
     for (int t = 0; t < n_tokens; t++) {
         const gemv_x *xt = x + (size_t)t * x_stride;
-        const __m256 constant = constant_sums(g, s, xt);
+        const __m256 constant = constant_sums(s, xt);
         if (f.has_min)
             sums[t] = _mm256_fnmadd_ps(s.dmin, _mm256_mul_ps(constant, xt->d), sums[t]);
         else

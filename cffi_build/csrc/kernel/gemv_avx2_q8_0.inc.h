@@ -1,5 +1,5 @@
-/* Few tokens times Q8_0 on AVX2: as CODES_SIGNED in gemv_avx2_shape.inc.h, which is exact for every int8: |q| <= 128
- * times a code that is flipped where q < 0. A vector is a block here; its scale is a float. */
+/* Few tokens times Q8_0 on AVX2, exact for every int8: |q| <= 128 times a code that is flipped where q < 0; ~code is
+ * -code - 1, which a sum of |q| takes back. A vector is a block here; its scale is a float. */
 
 /* 8 blocks of activations */
 typedef struct {
