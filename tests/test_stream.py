@@ -23,6 +23,7 @@ from iqrun.errors import ClosedError, GGUFError, ResourceError
 from iqrun.gguf import GGUFFile
 from iqrun.model import build_program, plan_file
 from iqrun.program import Program
+from tests.emulated import EMULATED
 from tests.gguf_builder import tiny_llama
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="weights are streamed on Linux only")
@@ -321,6 +322,7 @@ def test_a_limit_that_is_no_number_of_bytes_is_refused(limit: Any) -> None:
         plan_file(DEMO, limit, n_ctx=256)
 
 
+@pytest.mark.skipif(EMULATED, reason="the resident set has the emulator's translations of the code in it")
 def test_limit_holds() -> None:
     """The largest resident set of a process that fills its context within a limit is below it."""
     code = """
