@@ -70,11 +70,10 @@ IQ_INLINE bool few_tokens(const iq_matmul_task *task) {
 
 #define DEFINE_MATMUL(id, name)                                                                                        \
     static void matmul_##name(const iq_matmul_task *task) {                                                            \
-        const bool few = few_tokens(task);                                                                             \
-        if (task->n_more > 0 && !few)                                                                                  \
-            each_band(task, matmul_##name);                                                                            \
-        else if (few)                                                                                                  \
+        if (few_tokens(task))                                                                                          \
             GEMV(name, task);                                                                                          \
+        else if (task->n_more > 0)                                                                                     \
+            each_band(task, matmul_##name);                                                                            \
         else                                                                                                           \
             gemm_shape(unpacker_##name, task);                                                                         \
     }

@@ -4,10 +4,17 @@
 
 #include <math.h>
 
+/* The sum of the probabilities, relative to that of the best. */
+static double mass(const double *logits, size_t n) {
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) sum += exp(logits[i] - logits[0]);
+    return sum;
+}
+
 /* The shortest head whose probabilities sum to at least p. */
 static size_t top_p(const double *logits, size_t n, double p) {
-    double total = 0.0, sum = 0.0;
-    for (size_t i = 0; i < n; i++) total += exp(logits[i] - logits[0]);
+    const double total = mass(logits, n);
+    double sum = 0.0;
     for (size_t i = 0; i < n; i++) {
         sum += exp(logits[i] - logits[0]);
         if (sum >= p * total) return i + 1;
@@ -42,8 +49,8 @@ size_t iq_narrow(double *logits, size_t n, const iq_narrow_step *steps, size_t n
 }
 
 size_t iq_draw(const double *logits, size_t n, double uniform) {
-    double total = 0.0, sum = 0.0;
-    for (size_t i = 0; i < n; i++) total += exp(logits[i] - logits[0]);
+    const double total = mass(logits, n);
+    double sum = 0.0;
     for (size_t i = 0; i + 1 < n; i++) {
         sum += exp(logits[i] - logits[0]);
         if (sum > uniform * total) return i;
